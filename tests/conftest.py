@@ -1,0 +1,51 @@
+"""The conditions under which everything of ours is tested.
+
+Eight simulated CPU devices, strict dtype promotion, rank promotion "raise": what
+survives here survives the settings of the most careful user.
+"""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+).strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def relaxed_promotion():
+    """JAX's default promotion rules, for code that is not ours and needs them."""
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture
+def x64():
+    """64-bit mode for one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--long", action="store_true", help="run the tests marked long as well"
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Deselect (not skip) what this run is not for, so that a skip means a gap."""
+    platform = jax.default_backend()
+    kept, left = [], []
+    for item in items:
+        wanted = config.getoption("--long") or "long" not in item.keywords
+        wanted = wanted and ("gpu" not in item.keywords or platform != "cpu")
+        (kept if wanted else left).append(item)
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
