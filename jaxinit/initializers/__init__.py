@@ -1,0 +1,55 @@
+"""Initializers: ``(key, shape, dtype=None, out_sharding=None) -> Array``.
+
+Every name of ``jax.nn.initializers`` and ``flax.linen.initializers`` is here with the
+same signature and, for float32, float64 and complex, the same bits.
+"""
+
+from jaxinit.initializers._combinators import blocked, scaled, stacked
+from jaxinit.initializers._fans import Fans, fans
+from jaxinit.initializers._initializer import Initializer
+from jaxinit.initializers._orthogonal import delta_orthogonal, orthogonal
+from jaxinit.initializers._patterns import constant, ones, ones_init, zeros, zeros_init
+from jaxinit.initializers._samplers import normal, truncated_normal, uniform
+from jaxinit.initializers._scaling import (
+    glorot_normal,
+    glorot_uniform,
+    he_normal,
+    he_uniform,
+    kaiming_normal,
+    kaiming_uniform,
+    lecun_normal,
+    lecun_uniform,
+    variance_scaling,
+    xavier_normal,
+    xavier_uniform,
+)
+
+__all__ = [
+    "Initializer",
+    "Fans",
+    "fans",
+    "variance_scaling",
+    "he_normal",
+    "he_uniform",
+    "kaiming_normal",
+    "kaiming_uniform",
+    "glorot_normal",
+    "glorot_uniform",
+    "xavier_normal",
+    "xavier_uniform",
+    "lecun_normal",
+    "lecun_uniform",
+    "normal",
+    "truncated_normal",
+    "uniform",
+    "orthogonal",
+    "delta_orthogonal",
+    "scaled",
+    "stacked",
+    "blocked",
+    "constant",
+    "zeros",
+    "zeros_init",
+    "ones",
+    "ones_init",
+]

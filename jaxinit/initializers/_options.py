@@ -1,0 +1,108 @@
+"""The options of a builder as values: frozen, checked, compared and shown."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+
+def freeze(option: str, value: Any, name: str) -> Any:
+    """Freeze what could change under us, and refuse NaN."""
+    if option == "dtype" and value is not None:
+        return jnp.dtype(value)
+    if isinstance(value, list):
+        value = tuple(value)
+    if isinstance(value, np.ndarray):
+        value = value.copy()
+        value.flags.writeable = False
+    if isinstance(value, (float, complex, np.ndarray, np.generic, jax.Array)):
+        known = not isinstance(value, Tracer) and not is_key(value)
+        known = known and getattr(value, "is_fully_addressable", True)
+        numeric = known and jnp.issubdtype(jnp.result_type(value), jnp.inexact)
+        if numeric and np.any(np.isnan(np.asarray(value))):
+            raise ValueError(f"{option} of {name} is NaN")
+    return value
+
+
+def is_key(value: Any) -> bool:
+    """Whether this looks like a random key, typed or legacy."""
+    if not isinstance(value, jax.Array):
+        return False
+    typed = jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return typed or (value.dtype == jnp.uint32 and value.shape in ((2,), (4,)))
+
+
+def check_nonnegative(argument: str, value: Any):
+    """Refuse what is not a finite number of at least zero; tracers pass unchecked."""
+    if isinstance(value, Tracer):
+        return
+    try:
+        numbers = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{argument} must be a real number, got {value!r}") from None
+    if not np.all(np.isfinite(numbers)) or np.any(numbers < 0):
+        raise ValueError(f"{argument} must be finite and not negative, got {value!r}")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _ByIdentity:
+    """Stands for a value that has no comparable content, and keeps it alive."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByIdentity) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def identity_of(value: Any) -> Any:
+    """What an option is compared and hashed by."""
+    if isinstance(value, Tracer):
+        return _ByIdentity(value)
+    if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        if not getattr(value, "is_fully_addressable", True):
+            return _ByIdentity(value)
+        content = np.asarray(value)
+        if content.ndim == 0:
+            return identity_of(content.item())
+        return ("array", content.shape, content.dtype.name, content.tobytes())
+    if isinstance(value, (int, float)) and value == 0:
+        return ("zero", math.copysign(1.0, value))  # constant(-0.0) is not constant(0)
+    if isinstance(value, (list, tuple)):
+        return tuple(identity_of(item) for item in value)
+    if isinstance(value, (type, np.dtype)):
+        try:
+            return ("dtype", jnp.dtype(value).name)
+        except TypeError:
+            return value
+    try:
+        hash(value)
+    except TypeError:
+        return _ByIdentity(value)
+    return value
+
+
+def shown(value: Any) -> str:
+    """An option as its owner would type it."""
+    if isinstance(value, Tracer):
+        return f"<traced {value.aval.str_short()}>"
+    if isinstance(value, (type, np.dtype)):
+        try:
+            return repr(jnp.dtype(value).name)
+        except TypeError:
+            return value.__name__
+    if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        content = np.asarray(value)
+        return repr(content.item()) if content.ndim == 0 else repr(content)
+    if inspect.isroutine(value):
+        return value.__name__
+    return repr(value)

@@ -1,0 +1,122 @@
+"""Haar-distributed (semi-)orthogonal weights."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxinit.initializers._initializer import (
+    OutSharding,
+    Recipe,
+    Shape,
+    check_rank,
+    initializer,
+)
+from jaxinit.initializers._options import check_nonnegative
+
+
+@initializer
+def orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = None):
+    r"""Draw a uniformly distributed (semi-)orthogonal matrix, times a scale.
+
+    The weight is flattened to a matrix with the columns along `column_axis` and every
+    other axis in the rows. The smaller side is orthonormal: with W the flattened
+    weight and s the scale,
+
+    .. math:: W^* W = s^2 I \;\text{(tall)}, \qquad W W^* = s^2 I \;\text{(wide)}
+
+    Wide weights (more outputs than inputs) do not keep the second moment of the signal:
+    each output has n_in / n_out of it.
+
+    Args:
+      scale: multiplies the matrix.
+      column_axis: the axis of the outputs.
+      dtype: used where the call gives none. Narrow floats are factored in float32.
+
+    Raises:
+      ValueError: at the call, for a shape of fewer than two axes.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> weight = orthogonal()(jax.random.key(0), (64, 32))
+      >>> bool(jnp.allclose(weight.T @ weight, jnp.eye(32), atol=1e-5))
+      True
+
+    Source: Saxe et al. 2014 (arXiv:1312.6120); Mezzadri 2007 (arXiv:math-ph/0609050)
+    for the uniform distribution.
+    """
+    check_nonnegative("scale", scale)
+    build = functools.partial(jax.nn.initializers.orthogonal, scale, column_axis)
+    return Recipe(
+        functools.partial(_draw_as_jax_does, build),
+        check=functools.partial(_check_columns, column_axis),
+        shards=False,
+    )
+
+
+@initializer
+def delta_orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = None):
+    r"""Draw an orthogonal matrix at the spatial centre of a kernel of zeros.
+
+    A convolution with it is, at every position, multiplication by that matrix: it keeps
+    the norm of every pixel and of the whole picture.
+
+    Args:
+      scale: multiplies the matrix.
+      column_axis: the axis of the outputs within the matrix (in, out).
+      dtype: used where the call gives none. Narrow floats are factored in float32.
+
+    Raises:
+      ValueError: at the call, for a shape that is not (*spatial, in, out) with one to
+        three spatial axes and in <= out.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> kernel = delta_orthogonal()(jax.random.key(0), (3, 3, 16, 16))
+      >>> bool(jnp.allclose(kernel[1, 1].T @ kernel[1, 1], jnp.eye(16), atol=1e-5))
+      True
+      >>> float(abs(kernel).sum((2, 3)).at[1, 1].set(0.0).max())
+      0.0
+
+    Source: Xiao et al. 2018 (arXiv:1806.05393), algorithm 1.
+    """
+    check_nonnegative("scale", scale)
+    build = functools.partial(jax.nn.initializers.delta_orthogonal, scale, column_axis)
+    return Recipe(
+        functools.partial(_draw_as_jax_does, build),
+        check=_check_kernel,
+        shards=False,
+    )
+
+
+def _draw_as_jax_does(
+    build: Callable[[], Any],
+    key: Any,
+    shape: Shape,
+    dtype: np.dtype,
+    out_sharding: OutSharding,
+) -> jax.Array:
+    return build()(key, shape, dtype)
+
+
+def _check_columns(column_axis: int, shape: Shape):
+    check_rank(shape, 2, "orthogonal", "vectors have no orthogonality")
+    if not -len(shape) <= column_axis < len(shape):
+        raise ValueError(f"column_axis {column_axis} does not exist in shape {shape}")
+
+
+def _check_kernel(shape: Shape):
+    if not 3 <= len(shape) <= 5:
+        raise ValueError(
+            f"delta_orthogonal needs a shape (*spatial, in, out) of 3 to 5 axes, "
+            f"got {shape}"
+        )
+    if shape[-1] < shape[-2]:
+        raise ValueError(
+            f"delta_orthogonal needs fan_in <= fan_out, got {shape[-2]} inputs and "
+            f"{shape[-1]} outputs in shape {shape}"
+        )

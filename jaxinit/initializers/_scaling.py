@@ -1,0 +1,303 @@
+"""stddev = sqrt(scale / fan): variance scaling and its named points."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinit.initializers._fans import Axes, Fans, Use
+from jaxinit.initializers._initializer import (
+    OutSharding,
+    Recipe,
+    Shape,
+    drawn,
+    initializer,
+    scaled_by,
+)
+from jaxinit.initializers._options import check_nonnegative
+
+Mode = Literal["fan_in", "fan_out", "fan_avg", "fan_geo_avg"]
+Distribution = Literal["truncated_normal", "normal", "uniform"]
+Sampler = Callable[..., jax.Array]
+
+
+@initializer
+def variance_scaling(
+    scale: Any,
+    mode: Mode,
+    distribution: Distribution | Sampler,
+    in_axis: Axes = -2,
+    out_axis: Axes = -1,
+    batch_axis: Axes = (),
+    dtype: Any = None,
+    *,
+    groups: int = 1,
+    strides: int | Sequence[int] = 1,
+    transposed: bool = False,
+    equation: str | None = None,
+):
+    r"""Draw with a variance that suits how the weight is used.
+
+    .. math:: \mathrm{Var}(w) = \frac{scale}{n}
+
+    where n is fan_in (the forward signal keeps its variance), fan_out (the gradient
+    does), their mean ``"fan_avg"``, or their geometric mean ``"fan_geo_avg"``; see
+    :func:`fans` for what the fans are. Note that ``"fan_avg"`` averages the fans, not
+    the variances.
+
+    Args:
+      scale: gain squared: 1 for a linear unit, 2 for ReLU, ``gain(f) ** 2`` for any f.
+      mode: the n above.
+      distribution: ``"truncated_normal"`` (cut at two standard deviations, and divided
+        by what the cut takes away), ``"normal"``, ``"uniform"``, or any sampler
+        ``(key, shape, dtype) -> array`` of independent draws with variance 1. Complex
+        dtypes draw in the plane: a Gaussian, one cut by its modulus, a uniform disk.
+      in_axis: axis or axes summed over.
+      out_axis: axis or axes of the outputs.
+      batch_axis: axes that select independent weights, such as stacked layers.
+      dtype: used where the call gives none.
+      groups: ``feature_group_count`` of a convolution.
+      strides: of a convolution.
+      transposed: whether the convolution is transposed.
+      equation: the einsum ``"input,weight->output"``, instead of axes.
+
+    Raises:
+      ValueError: at once for an unknown mode, a negative scale or an axis named twice;
+        at the call for a shape that does not have the axes.
+
+    Example:
+      >>> import jax
+      >>> init = variance_scaling(2.0, "fan_in", "normal")
+      >>> weight = init(jax.random.key(0), (512, 512))
+      >>> round(float(weight.std()) * 16, 1)  # sqrt(2 / 512) is 1 / 16
+      1.0
+
+    Source: Glorot & Bengio 2010, eqs. 10-12; He et al. 2015 (arXiv:1502.01852), eqs.
+    10 and 14; LeCun et al. 1998, "Efficient BackProp", section 4.6.
+    """
+    use = Use(in_axis, out_axis, batch_axis, groups, strides, transposed, equation)
+    return _recipe(scale, mode, distribution, use)
+
+
+def _recipe(
+    scale: Any, mode: Mode, distribution: Distribution | Sampler, use: Use
+) -> Recipe:
+    check_nonnegative("scale", scale)
+    if mode not in get_args(Mode):
+        raise ValueError(f"mode must be one of {get_args(Mode)}, got {mode!r}")
+    if callable(distribution):
+        draw = functools.partial(_draw_from_sampler, scale, mode, distribution, use)
+        return Recipe(draw, check=use.fans, shards=False)
+    if distribution not in get_args(Distribution):
+        raise ValueError(
+            f"distribution must be one of {get_args(Distribution)} or a sampler "
+            f"(key, shape, dtype) -> array of variance 1, got {distribution!r}"
+        )
+    draw = functools.partial(_draw_as_jax_does, scale, mode, distribution, use)
+    return Recipe(draw, check=use.fans)
+
+
+def _draw_as_jax_does(
+    scale: Any,
+    mode: Mode,
+    distribution: Distribution,
+    use: Use,
+    key: Any,
+    shape: Shape,
+    dtype: np.dtype,
+    out_sharding: OutSharding,
+) -> jax.Array:
+    if use.is_plain:
+        init = jax.nn.initializers.variance_scaling(
+            scale,
+            mode,
+            distribution,
+            in_axis=use.in_axis,
+            out_axis=use.out_axis,
+            batch_axis=use.batch_axis,
+        )
+    else:
+        # All axes called batch axes makes a fan of exactly 1, so that JAX's own
+        # arithmetic runs on the variance that we say.
+        init = jax.nn.initializers.variance_scaling(
+            scale / _fan(use.fans(shape), mode),
+            "fan_in",
+            distribution,
+            in_axis=(),
+            out_axis=(),
+            batch_axis=tuple(range(len(shape))),
+        )
+    return init(key, shape, dtype, out_sharding)
+
+
+def _draw_from_sampler(
+    scale: Any,
+    mode: Mode,
+    sampler: Sampler,
+    use: Use,
+    key: Any,
+    shape: Shape,
+    dtype: np.dtype,
+    out_sharding: OutSharding,
+) -> jax.Array:
+    variance = jnp.asarray(scale / _fan(use.fans(shape), mode), dtype)
+    return scaled_by(drawn(sampler, key, shape, dtype), jnp.sqrt(variance))
+
+
+def _fan(fans: Fans, mode: Mode) -> float:
+    if mode == "fan_in":
+        return fans.fan_in
+    if mode == "fan_out":
+        return fans.fan_out
+    if mode == "fan_avg":
+        return (fans.fan_in + fans.fan_out) / 2
+    return math.sqrt(fans.fan_in * fans.fan_out)
+
+
+def _named_point(name: str, scale: float, mode: Mode, distribution: Distribution, doc):
+    """variance_scaling at one point, with JAX's positional order of the options."""
+
+    def build(
+        in_axis: Axes = -2,
+        out_axis: Axes = -1,
+        batch_axis: Axes = (),
+        dtype: Any = None,
+        *,
+        groups: int = 1,
+        strides: int | Sequence[int] = 1,
+        transposed: bool = False,
+        equation: str | None = None,
+    ):
+        use = Use(in_axis, out_axis, batch_axis, groups, strides, transposed, equation)
+        return _recipe(scale, mode, distribution, use)
+
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = (
+        doc
+        + f"""
+    The options say how the weight is used, as in :func:`variance_scaling`, of which
+    this is ``variance_scaling({scale}, {mode!r}, {distribution!r})``.
+    """
+    )
+    return initializer(build)
+
+
+lecun_normal = _named_point(
+    "lecun_normal",
+    1.0,
+    "fan_in",
+    "truncated_normal",
+    r"""Truncated normal with variance 1 / fan_in: for linear units; Flax's default.
+
+    Example:
+      >>> import jax
+      >>> weight = lecun_normal()(jax.random.key(0), (1024, 256))
+      >>> round(float(weight.var()) * 1024, 1)
+      1.0
+
+    Source: LeCun et al. 1998, "Efficient BackProp", section 4.6; Klambauer et al. 2017
+    (arXiv:1706.02515).
+    """,
+)
+
+lecun_uniform = _named_point(
+    "lecun_uniform",
+    1.0,
+    "fan_in",
+    "uniform",
+    r"""Uniform on ±sqrt(3 / fan_in), variance 1 / fan_in: for linear units and SELU.
+
+    Example:
+      >>> import jax
+      >>> weight = lecun_uniform()(jax.random.key(0), (300, 64))
+      >>> bool((abs(weight) <= 0.1).all())
+      True
+
+    Source: LeCun et al. 1998, "Efficient BackProp", section 4.6.
+    """,
+)
+
+glorot_normal = _named_point(
+    "glorot_normal",
+    1.0,
+    "fan_avg",
+    "truncated_normal",
+    r"""Truncated normal with variance 2 / (fan_in + fan_out): for tanh and attention.
+
+    Forward, the signal asks for 1 / fan_in; backward, the gradient for 1 / fan_out;
+    this is the compromise, also known as Xavier.
+
+    Example:
+      >>> import jax
+      >>> weight = glorot_normal()(jax.random.key(0), (768, 256))
+      >>> round(float(weight.var()) * 512, 1)
+      1.0
+
+    Source: Glorot & Bengio 2010, eq. 12.
+    """,
+)
+
+glorot_uniform = _named_point(
+    "glorot_uniform",
+    1.0,
+    "fan_avg",
+    "uniform",
+    r"""Uniform on ±sqrt(6 / (fan_in + fan_out)): for tanh and attention; also Xavier.
+
+    Example:
+      >>> import jax
+      >>> weight = glorot_uniform()(jax.random.key(0), (400, 200))
+      >>> bool((abs(weight) <= 0.1).all())
+      True
+
+    Source: Glorot & Bengio 2010, eq. 16.
+    """,
+)
+
+he_normal = _named_point(
+    "he_normal",
+    2.0,
+    "fan_in",
+    "truncated_normal",
+    r"""Truncated normal with variance 2 / fan_in: for ReLU; also known as Kaiming.
+
+    ReLU passes half of the second moment, the 2 gives it back. For another activation
+    f, use ``variance_scaling(gain(f) ** 2, "fan_in", "truncated_normal")``.
+
+    Example:
+      >>> import jax
+      >>> weight = he_normal()(jax.random.key(0), (3, 3, 64, 128))
+      >>> round(float(weight.var()) * 3 * 3 * 64, 1)
+      2.0
+
+    Source: He et al. 2015 (arXiv:1502.01852), eq. 10.
+    """,
+)
+
+he_uniform = _named_point(
+    "he_uniform",
+    2.0,
+    "fan_in",
+    "uniform",
+    r"""Uniform on ±sqrt(6 / fan_in), variance 2 / fan_in: for ReLU; also Kaiming.
+
+    Example:
+      >>> import jax
+      >>> weight = he_uniform()(jax.random.key(0), (600, 64))
+      >>> bool((abs(weight) <= 0.1).all())
+      True
+
+    Source: He et al. 2015 (arXiv:1502.01852), eq. 10.
+    """,
+)
+
+kaiming_normal = he_normal
+kaiming_uniform = he_uniform
+xavier_normal = glorot_normal
+xavier_uniform = glorot_uniform
