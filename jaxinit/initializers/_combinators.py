@@ -22,6 +22,7 @@ from jaxinit.initializers._initializer import (
     initializer,
     scaled_by,
 )
+from jaxinit.initializers._options import check_broadcast
 
 Base = Callable[..., jax.Array]
 
@@ -48,7 +49,11 @@ def scaled(base: Base, factor: Any):
     Source: Radford et al. 2019 (GPT-2), section 2.3, for the use on residual layers.
     """
     _check_base("scaled", base)
-    recipe = _over(base, functools.partial(_draw_scaled, base, factor))
+    recipe = _over(
+        base,
+        functools.partial(_draw_scaled, base, factor),
+        functools.partial(_check_factor, base, np.shape(factor)),
+    )
     if recipe.accepts != "any":
         return recipe
     # An integer constant times a factor would be rounded without a word.
@@ -131,14 +136,11 @@ def blocked(base: Base, *, blocks: int | Sequence[int], axis: int = -1):
 
 
 def _over(
-    base: Base,
-    draw: Callable[..., jax.Array],
-    check: Callable[[Shape], object] | None = None,
+    base: Base, draw: Callable[..., jax.Array], check: Callable[[Shape], object]
 ) -> Recipe:
     """A recipe that asks for what its base can give."""
-    if not isinstance(base, Initializer):
-        return Recipe(draw, check or (lambda shape: None), shards=False)
-    return Recipe(draw, check or base.check_shape, base.accepts, shards=False)
+    accepts = base.accepts if isinstance(base, Initializer) else "inexact"
+    return Recipe(draw, check, accepts, shards=False)
 
 
 def _check_base(name: str, base: object):
@@ -152,15 +154,17 @@ def _check_base(name: str, base: object):
 # ---------------------------------------------------------------------------- scaled
 
 
+def _check_factor(base: Base, factor_shape: Shape, shape: Shape):
+    check_broadcast("factor", factor_shape, shape)
+    if isinstance(base, Initializer):
+        base.check_shape(shape)
+
+
 def _draw_scaled(
     base: Base, factor: Any, key: Any, shape: Shape, dtype: np.dtype, _: OutSharding
 ) -> jax.Array:
-    factor = jnp.asarray(factor, dtype)
-    if jnp.broadcast_shapes(factor.shape, shape) != shape:
-        raise ValueError(
-            f"factor of shape {factor.shape} does not broadcast to the shape {shape}"
-        )
-    return scaled_by(drawn(base, key, shape, dtype), jnp.broadcast_to(factor, shape))
+    factor = jnp.broadcast_to(jnp.asarray(factor, dtype), shape)
+    return scaled_by(drawn(base, key, shape, dtype), factor)
 
 
 # --------------------------------------------------------------------------- stacked

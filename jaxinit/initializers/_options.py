@@ -51,6 +51,18 @@ def check_nonnegative(argument: str, value: Any):
         raise ValueError(f"{argument} must be finite and not negative, got {value!r}")
 
 
+def check_broadcast(argument: str, own: tuple[int, ...], shape: tuple[int, ...]):
+    """Refuse an array option that does not broadcast to the shape asked for."""
+    try:
+        fits = np.broadcast_shapes(own, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{argument} of shape {own} does not broadcast to the shape {shape}"
+        )
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class _ByIdentity:
     """Stands for a value that has no comparable content, and keeps it alive."""

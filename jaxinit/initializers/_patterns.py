@@ -17,6 +17,7 @@ from jaxinit.initializers._initializer import (
     initializer,
     named,
 )
+from jaxinit.initializers._options import check_broadcast
 
 
 @initializer
@@ -37,10 +38,9 @@ def constant(value: Any, dtype: Any = None):
 
     Source: ``jax.nn.initializers.constant``.
     """
-    shape = np.shape(value)
     return Recipe(
         functools.partial(_filled, value),
-        check=functools.partial(_check_broadcast, shape),
+        check=functools.partial(check_broadcast, "value", np.shape(value)),
         accepts="any",
     )
 
@@ -49,17 +49,6 @@ def _filled(
     value: Any, key: Any, shape: Shape, dtype: np.dtype, out_sharding: OutSharding
 ) -> jax.Array:
     return jax.nn.initializers.constant(value)(key, shape, dtype, out_sharding)
-
-
-def _check_broadcast(value_shape: Shape, shape: Shape):
-    try:
-        fits = np.broadcast_shapes(value_shape, shape) == shape
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"a value of shape {value_shape} does not broadcast to the shape {shape}"
-        )
 
 
 def zeros_init() -> Initializer:
