@@ -7,10 +7,7 @@ same signature and, for float32, float64 and complex, the same bits.
 from jaxinit.initializers._combinators import blocked, scaled, stacked
 from jaxinit.initializers._fans import Fans, fans
 from jaxinit.initializers._initializer import Initializer
-from jaxinit.initializers._orthogonal import delta_orthogonal, orthogonal
-from jaxinit.initializers._patterns import constant, ones, ones_init, zeros, zeros_init
-from jaxinit.initializers._samplers import normal, truncated_normal, uniform
-from jaxinit.initializers._scaling import (
+from jaxinit.initializers._named_scalings import (
     glorot_normal,
     glorot_uniform,
     he_normal,
@@ -19,10 +16,13 @@ from jaxinit.initializers._scaling import (
     kaiming_uniform,
     lecun_normal,
     lecun_uniform,
-    variance_scaling,
     xavier_normal,
     xavier_uniform,
 )
+from jaxinit.initializers._orthogonal import delta_orthogonal, orthogonal
+from jaxinit.initializers._patterns import constant, ones, ones_init, zeros, zeros_init
+from jaxinit.initializers._samplers import normal, truncated_normal, uniform
+from jaxinit.initializers._scaling import variance_scaling
 
 __all__ = [
     "Initializer",
@@ -53,3 +53,8 @@ __all__ = [
     "ones",
     "ones_init",
 ]
+
+# Every name has one home, and says so in pickles and messages.
+for _name in __all__:
+    if callable(_item := globals()[_name]) and not isinstance(_item, Initializer):
+        _item.__module__ = __name__

@@ -82,5 +82,3 @@ def _ones(key: Any, shape: Shape, dtype: np.dtype, out_sharding: OutSharding):
 # Not builders but initializers: ``kernel_init=zeros``, without a call.
 zeros = named("zeros", zeros_init, Recipe(_zeros, accepts="any"))
 ones = named("ones", ones_init, Recipe(_ones, accepts="any"))
-for _builder in (zeros_init, ones_init):
-    _builder.__module__ = "jaxinit.initializers"
