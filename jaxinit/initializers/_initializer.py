@@ -11,10 +11,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import operator
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, ParamSpec
+from typing import Any, ParamSpec
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +20,20 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxinit import _compat
-from jaxinit.initializers._options import freeze, identity_of, is_key, shown
+from jaxinit.initializers._options import (
+    Accepts,
+    checked_dtype,
+    checked_shape,
+    drawing_dtype,
+    freeze,
+    identity_of,
+    is_key,
+    shown,
+)
 
 Shape = tuple[int, ...]
 OutSharding = NamedSharding | PartitionSpec | None
 Draw = Callable[[Any, Shape, np.dtype, OutSharding], jax.Array]
-Accepts = Literal["any", "inexact", "floating"]
 _P = ParamSpec("_P")
 
 # The public home of every builder: what pickles and error messages name.
@@ -102,7 +108,7 @@ class Initializer:
 
     def check_shape(self, shape: Sequence[int]) -> Shape:
         """Raise ValueError for a shape that a call would refuse."""
-        sizes = _checked_shape(shape, self._builder.__name__)
+        sizes = checked_shape(shape, self._builder.__name__)
         self._recipe.check(sizes)
         return sizes
 
@@ -116,7 +122,7 @@ class Initializer:
         recipe, name = self._recipe, self._builder.__name__
         shape = self.check_shape(shape)
         dtype = self.dtype if dtype is None else dtype
-        dtype = _checked_dtype(dtype, recipe.accepts, name)
+        dtype = checked_dtype(dtype, recipe.accepts, name)
         if 0 in shape:
             return jnp.zeros(shape, dtype, out_sharding=out_sharding)
         constant = recipe.accepts == "any"
@@ -143,9 +149,10 @@ class Initializer:
         arguments = []
         for option, parameter in inspect.signature(self._builder).parameters.items():
             value = self._options[option]
-            if parameter.default is inspect.Parameter.empty:
+            required = parameter.default is inspect.Parameter.empty
+            if required and parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
                 arguments.append(shown(value))
-            elif identity_of(value) != identity_of(parameter.default):
+            elif required or identity_of(value) != identity_of(parameter.default):
                 arguments.append(f"{option}={shown(value)}")
         return f"{self._builder.__name__}({', '.join(arguments)})"
 
@@ -186,7 +193,7 @@ def initializer(build: Callable[_P, Recipe]) -> Callable[_P, Initializer]:
         }
         recipe = build(**options)  # ty: ignore[missing-argument]
         if options.get("dtype") is not None:
-            _checked_dtype(options["dtype"], recipe.accepts, name)
+            checked_dtype(options["dtype"], recipe.accepts, name)
         return Initializer(builder, options, recipe)
 
     name = build.__name__  # ty: ignore[missing-attribute]
@@ -209,16 +216,6 @@ def _rebuild(
 
 
 # --------------------------------------------------------------------------- drawing
-
-
-def drawing_dtype(dtype: np.dtype) -> np.dtype:
-    """The dtype to draw in: float32 for anything narrower, else `dtype` itself.
-
-    A 16-bit float drawn directly takes at most ``2 ** mantissa_bits`` values (128 for
-    bfloat16) with a mean of -1.7% of its standard deviation.
-    """
-    narrow = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
-    return np.dtype(np.float32) if narrow else dtype
 
 
 def scaled_by(values: jax.Array, scale: Any) -> jax.Array:
@@ -256,45 +253,3 @@ def _laid_out(
         out_sharding=sharding,
     )
     return lay_out(key)
-
-
-# -------------------------------------------------------------------------- checking
-
-
-def check_rank(shape: Shape, at_least: int, name: str, remedy: str):
-    """Refuse a shape of too few axes."""
-    if len(shape) < at_least:
-        raise ValueError(
-            f"{name} needs a shape of at least {at_least} axes, got {shape}; {remedy}"
-        )
-
-
-def _checked_shape(shape: Any, name: str) -> Shape:
-    try:
-        sizes = tuple(operator.index(size) for size in shape)
-    except TypeError:
-        raise TypeError(
-            f"the shape given to {name} must be a tuple of integers, got {shape!r}"
-        ) from None
-    if any(size < 0 for size in sizes):
-        raise ValueError(f"the shape given to {name} has a negative size: {sizes}")
-    return sizes
-
-
-def _checked_dtype(dtype: Any, accepts: str, name: str) -> np.dtype:
-    if dtype is None:
-        return jnp.result_type(float)
-    wanted = jnp.dtype(dtype)
-    if accepts != "any":
-        kinds = jnp.floating if accepts == "floating" else jnp.inexact
-        if not jnp.issubdtype(wanted, kinds):
-            may_be = "floating" if accepts == "floating" else "floating or complex"
-            raise ValueError(f"dtype of {name} must be {may_be}, got {wanted.name}")
-    granted = jax.dtypes.canonicalize_dtype(wanted)
-    if granted != wanted:
-        warnings.warn(
-            f"{wanted.name} was asked of {name} and is truncated to {granted.name}; "
-            "enable 64-bit mode with jax.config.update('jax_enable_x64', True)",
-            stacklevel=3,
-        )
-    return granted

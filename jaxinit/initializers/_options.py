@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from typing import Any
+import operator
+import warnings
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+
+Accepts = Literal["any", "inexact", "floating"]
 
 
 def freeze(option: str, value: Any, name: str) -> Any:
@@ -49,6 +53,57 @@ def check_nonnegative(argument: str, value: Any):
         raise TypeError(f"{argument} must be a real number, got {value!r}") from None
     if not np.all(np.isfinite(numbers)) or np.any(numbers < 0):
         raise ValueError(f"{argument} must be finite and not negative, got {value!r}")
+
+
+def check_rank(shape: tuple[int, ...], at_least: int, name: str, remedy: str):
+    """Refuse a shape of too few axes."""
+    if len(shape) < at_least:
+        raise ValueError(
+            f"{name} needs a shape of at least {at_least} axes, got {shape}; {remedy}"
+        )
+
+
+def checked_shape(shape: Any, name: str) -> tuple[int, ...]:
+    """The shape as a tuple of Python integers."""
+    try:
+        sizes = tuple(operator.index(size) for size in shape)
+    except TypeError:
+        raise TypeError(
+            f"the shape given to {name} must be a tuple of integers, got {shape!r}"
+        ) from None
+    if any(size < 0 for size in sizes):
+        raise ValueError(f"the shape given to {name} has a negative size: {sizes}")
+    return sizes
+
+
+def checked_dtype(dtype: Any, accepts: str, name: str) -> np.dtype:
+    """The dtype that is drawn when this one is asked for, None being JAX's default."""
+    if dtype is None:
+        return jnp.result_type(float)
+    wanted = jnp.dtype(dtype)
+    if accepts != "any":
+        kinds = jnp.floating if accepts == "floating" else jnp.inexact
+        if not jnp.issubdtype(wanted, kinds):
+            may_be = "floating" if accepts == "floating" else "floating or complex"
+            raise ValueError(f"dtype of {name} must be {may_be}, got {wanted.name}")
+    granted = jax.dtypes.canonicalize_dtype(wanted)
+    if granted != wanted:
+        warnings.warn(
+            f"{wanted.name} was asked of {name} and is truncated to {granted.name}; "
+            "enable 64-bit mode with jax.config.update('jax_enable_x64', True)",
+            stacklevel=3,
+        )
+    return granted
+
+
+def drawing_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype to draw in: float32 for anything narrower, else `dtype` itself.
+
+    A 16-bit float drawn directly takes at most ``2 ** mantissa_bits`` values (128 for
+    bfloat16) with a mean of -1.7% of its standard deviation.
+    """
+    narrow = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize < 4
+    return np.dtype(np.float32) if narrow else dtype
 
 
 def check_broadcast(argument: str, own: tuple[int, ...], shape: tuple[int, ...]):

@@ -13,10 +13,9 @@ from jaxinit.initializers._initializer import (
     OutSharding,
     Recipe,
     Shape,
-    check_rank,
     initializer,
 )
-from jaxinit.initializers._options import check_nonnegative
+from jaxinit.initializers._options import check_nonnegative, check_rank
 
 
 @initializer

@@ -56,7 +56,12 @@ def test_values_are_those_without_a_mesh_and_lie_as_asked(case):
 
 def test_a_named_sharding_of_the_mesh_in_context_works_too():
     sharding = NamedSharding(EXPLICIT, PartitionSpec("rows"))
-    for init in (initializers.normal(), initializers.orthogonal(), initializers.ones):
+    for build in (
+        initializers.he_uniform,
+        initializers.orthogonal,
+        initializers.ones_init,
+    ):
+        init = build()
         with jax.set_mesh(EXPLICIT):
             laid_out = init(KEY, (8, 4), jnp.float32, sharding)
         assert laid_out.sharding.is_equivalent_to(sharding, 2)
