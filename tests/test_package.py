@@ -19,9 +19,11 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # Layers from the bottom up: a module may import its own layer and those below.
 LAYERS = [
-    {"_errors", "_compat", "_quadrature", "_primitives", "_folding"},
-    {"_jaxpr", "_threefry", "_paths", "_rules", "_keys", "_report", "_bounds"},
-    {"initializers", "testing"},
+    {"_errors", "_compat", "_quadrature", "_primitives", "_folding", "_bounds"},
+    {"_containers", "_threefry", "_jaxpr"},
+    {"_paths"},
+    {"_rules", "_keys", "_tables", "_report"},
+    {"initializers", "testing", "_materialize"},
 ]
 
 
