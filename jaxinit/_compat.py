@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+from jax._src import source_info_util as _source_info
+from jax._src.interpreters.partial_eval import dce_jaxpr as _dce_jaxpr
 from jax._src.sharding_impls import canonicalize_sharding as _canonicalize_sharding
+from jax.extend.core import Var
 from jax.sharding import NamedSharding
 
 
@@ -15,3 +20,52 @@ def canonicalize_sharding(out_sharding: Any, name: str) -> NamedSharding | None:
     written again it would drift from the messages that JAX gives.
     """
     return _canonicalize_sharding(out_sharding, name)
+
+
+def varying_axes(array: Any) -> tuple[Any, ...]:
+    """The mesh axes along which `array` may differ, inside a `jax.shard_map`.
+
+    Private, because the type of an array shows its manual axes only through an
+    attribute that JAX has renamed; `jax.lax.pcast` needs them said.
+    """
+    kind = jax.typeof(array)
+    manual = getattr(kind, "manual_axis_type", None)
+    varying = kind.vma if manual is None else manual.varying
+    return tuple(name for name in kind.sharding.mesh.axis_names if name in varying)
+
+
+def setting(name: str) -> Any:
+    """The value of a JAX option here and now, what context managers set included.
+
+    `jax.config` declares none of its options, so a type checker knows none of them.
+    """
+    return getattr(jax.config, name)
+
+
+def slice_backward(jaxpr: Any, wanted: Sequence[bool]) -> Any:
+    """The equations that the wanted outputs depend on, inner programs sliced too.
+
+    Private, because JAX slices programs for its own transformations only; each
+    primitive with inner programs brings the rule by which they are sliced.
+    """
+    sliced, _ = _dce_jaxpr(jaxpr, list(wanted), instantiate=True)
+    return sliced
+
+
+def variables() -> Callable[[Any], Any]:
+    """A function from a type to a variable of it that no program has yet.
+
+    Private, because `jax.extend.core` exports the class of variables alone.
+    """
+    return lambda aval: Var(aval)
+
+
+def source_location(eqn: Any) -> str | None:
+    """The file, line and function of the user behind an equation, None if unknown.
+
+    Private, because the traceback that JAX keeps is readable by its own tools alone.
+    """
+    frame = _source_info.user_frame(eqn.source_info.traceback)
+    if frame is None:
+        return None
+    return f"{frame.file_name}:{frame.start_line} ({frame.function_name})"

@@ -1,0 +1,255 @@
+"""Walking traced programs: one recursion over the programs inside of programs.
+
+An equation may hold programs of its own: the body of a `jit`, of a loop, the branches
+of a `cond`. How their inputs and outputs line up with those of the equation is told
+once, by :func:`subprograms`; whatever walks a program stands on it. What is not
+understood is called opaque, never guessed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import Literal as Constant
+
+from jaxinit import _compat
+
+Kind = Literal["inline", "scan", "while", "branch", "opaque"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subprogram:
+    """A program inside an equation.
+
+    Attributes:
+      kind: "inline" runs once, on the operands themselves; "scan" and "while" may run
+        many times; "branch" runs or not; of "opaque" nothing is known.
+      role: the parameter of the equation that holds it, with its place in a tuple.
+      program: the program itself.
+      inputs: for each of its inputs, the number of the equation's operand it gets.
+      outputs: for each of its outputs, the number of the equation's result it becomes;
+        None for one that becomes none (the verdict of a loop's condition).
+      carried: how many of its outputs are its next inputs; they follow `constants`.
+      constants: how many of its inputs stay the same from run to run.
+    """
+
+    kind: Kind
+    role: str
+    program: ClosedJaxpr
+    inputs: tuple[int, ...] = ()
+    outputs: tuple[int | None, ...] = ()
+    carried: int = 0
+    constants: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Traced:
+    """A program, and the trees of its arguments and results."""
+
+    program: ClosedJaxpr
+    in_tree: Any
+    out_tree: Any
+    results: tuple[jax.ShapeDtypeStruct, ...]
+
+
+def trace(
+    f: Callable[..., Any],
+    *args: Any,
+    axis_env: Sequence[tuple[str, int]] = (),
+    **kwargs: Any,
+) -> Traced:
+    """The program of ``f(*args, **kwargs)``, traced as ``jax.make_jaxpr`` traces it.
+
+    Args:
+      f: any JAX function.
+      args: arrays, numbers, or ShapeDtypeStructs.
+      axis_env: names and sizes of mapped axes that `f` reduces over, as ``pmean`` does.
+      kwargs: further arguments.
+    """
+    leaves, in_tree = jax.tree.flatten((args, kwargs))
+
+    def flat(*leaves: Any) -> Any:
+        args, kwargs = jax.tree.unflatten(in_tree, leaves)
+        return f(*args, **kwargs)
+
+    maker = jax.make_jaxpr(flat, axis_env=list(axis_env) or None, return_shape=True)
+    program, results = maker(*leaves)
+    shapes, out_tree = jax.tree.flatten(results)
+    return Traced(program, in_tree, out_tree, tuple(shapes))
+
+
+def subprograms(eqn: Any) -> Iterator[Subprogram]:
+    """The programs inside an equation, and how they line up with it."""
+    name, params = eqn.primitive.name, eqn.params
+    operands, results = len(eqn.invars), len(eqn.outvars)
+    if name == "scan":
+        yield Subprogram(
+            "scan",
+            "jaxpr",
+            params["jaxpr"],
+            tuple(range(operands)),
+            tuple(range(results)),
+            carried=params["num_carry"],
+            constants=params["num_consts"],
+        )
+        return
+    if name == "while":
+        yield from _of_while(params, operands, results)
+        return
+    if name == "cond":
+        for place, branch in enumerate(params["branches"]):
+            yield Subprogram(
+                "branch",
+                f"branches[{place}]",
+                branch,
+                tuple(range(1, operands)),
+                tuple(range(results)),
+            )
+        return
+    held = list(_held(params))
+    for role, program in held:
+        fits = (len(program.jaxpr.invars), len(program.jaxpr.outvars)) == (
+            operands,
+            results,
+        )
+        # shard_map's program sees shards: the same arity, other shapes.
+        same = fits and all(
+            inner.aval.shape == outer.aval.shape
+            for inner, outer in zip(program.jaxpr.invars, eqn.invars, strict=True)
+        )
+        if same and len(held) == 1:
+            places = tuple(range(operands)), tuple(range(results))
+            yield Subprogram("inline", role, program, *places)
+        else:
+            yield Subprogram("opaque", role, program)
+
+
+def walk(
+    program: ClosedJaxpr | Jaxpr, within: tuple[Any, ...] = ()
+) -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    """Every equation, those of inner programs after the one that holds them.
+
+    Yields pairs of an equation and the equations around it, from the outside in.
+    """
+    for eqn in _jaxpr_of(program).eqns:
+        yield eqn, within
+        for sub in subprograms(eqn):
+            yield from walk(sub.program, (*within, eqn))
+
+
+def slice_backward(
+    program: ClosedJaxpr, outputs: Sequence[bool] | None = None
+) -> ClosedJaxpr:
+    """The part of a program that the wanted outputs depend on.
+
+    Loops and branches are sliced within, so that a carry that nothing reads is gone.
+    Inputs stay, needed or not; equations with effects stay.
+
+    Args:
+      program: the program.
+      outputs: for each output whether it is wanted; all are by default.
+    """
+    wanted = [True] * len(program.jaxpr.outvars) if outputs is None else list(outputs)
+    sliced = _compat.slice_backward(program.jaxpr, wanted)
+    return ClosedJaxpr(sliced, program.consts)
+
+
+def inline(program: ClosedJaxpr) -> ClosedJaxpr:
+    """The same program without calls: what they hold stands in their place.
+
+    Loops and branches stay. Outputs may be inputs, literals, or one value twice.
+    """
+    flat = _Flat(program)
+    outputs = flat.emit(program, program.jaxpr.invars)
+    jaxpr = Jaxpr(
+        flat.constvars,
+        program.jaxpr.invars,
+        outputs,
+        flat.eqns,
+        program.jaxpr.effects,
+        program.jaxpr.debug_info,
+    )
+    return ClosedJaxpr(jaxpr, flat.constants)
+
+
+class _Flat:
+    """Collects the equations of a program and of the calls in it, under new names."""
+
+    def __init__(self, program: ClosedJaxpr):
+        self.eqns: list[Any] = []
+        self.constvars: list[Any] = []
+        self.constants: list[Any] = []
+        self.new = _compat.variables()
+
+    def emit(self, program: ClosedJaxpr, operands: Sequence[Any]) -> list[Any]:
+        jaxpr = program.jaxpr
+        names: dict[Any, Any] = dict(zip(jaxpr.invars, operands, strict=True))
+        for var, value in zip(jaxpr.constvars, program.consts, strict=True):
+            names[var] = self.new(var.aval)
+            self.constvars.append(names[var])
+            self.constants.append(value)
+
+        def named(atom: Any) -> Any:
+            return atom if isinstance(atom, Constant) else names[atom]
+
+        for eqn in jaxpr.eqns:
+            operands = [named(atom) for atom in eqn.invars]
+            call = next((sub for sub in subprograms(eqn) if sub.kind == "inline"), None)
+            if call is not None:
+                results = self.emit(call.program, operands)
+            else:
+                results = [self.new(var.aval) for var in eqn.outvars]
+                self.eqns.append(eqn.replace(invars=operands, outvars=results))
+            names.update(zip(eqn.outvars, results, strict=True))
+        return [named(atom) for atom in jaxpr.outvars]
+
+
+def source_location(eqn: Any) -> str | None:
+    """The user's file, line and function behind an equation, None if unknown."""
+    return _compat.source_location(eqn)
+
+
+# ------------------------------------------------------------------------ the insides
+
+
+def _of_while(
+    params: dict[str, Any], operands: int, results: int
+) -> Iterator[Subprogram]:
+    ahead, own = params["cond_nconsts"], params["body_nconsts"]
+    carried = tuple(range(ahead + own, operands))
+    yield Subprogram(
+        "while",
+        "cond_jaxpr",
+        params["cond_jaxpr"],
+        (*range(ahead), *carried),
+        (None,),
+        constants=ahead,
+    )
+    yield Subprogram(
+        "while",
+        "body_jaxpr",
+        params["body_jaxpr"],
+        (*range(ahead, ahead + own), *carried),
+        tuple(range(results)),
+        carried=results,
+        constants=own,
+    )
+
+
+def _held(params: dict[str, Any]) -> Iterator[tuple[str, ClosedJaxpr]]:
+    for role, value in params.items():
+        several = value if isinstance(value, (tuple, list)) else (value,)
+        for place, item in enumerate(several):
+            where = role if several is not value else f"{role}[{place}]"
+            if hasattr(item, "jaxpr") and hasattr(item, "consts"):
+                yield where, item
+            elif isinstance(item, Jaxpr) and not item.constvars:
+                yield where, ClosedJaxpr(item, ())
+
+
+def _jaxpr_of(program: ClosedJaxpr | Jaxpr) -> Jaxpr:
+    return program if isinstance(program, Jaxpr) else program.jaxpr
