@@ -87,14 +87,15 @@ def subprograms(eqn: Any) -> Iterator[Subprogram]:
     name, params = eqn.primitive.name, eqn.params
     operands, results = len(eqn.invars), len(eqn.outvars)
     if name == "scan":
+        constants, carried = _compat.scan_counts(params)
         yield Subprogram(
             "scan",
             "jaxpr",
             params["jaxpr"],
             tuple(range(operands)),
             tuple(range(results)),
-            carried=params["num_carry"],
-            constants=params["num_consts"],
+            carried=carried,
+            constants=constants,
         )
         return
     if name == "while":
