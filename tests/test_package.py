@@ -24,6 +24,8 @@ LAYERS = [
     {"_paths"},
     {"_rules", "_keys", "_tables", "_report"},
     {"initializers", "testing", "_materialize"},
+    {"_catalogue"},
+    {"cli", "__main__"},
 ]
 
 
@@ -129,9 +131,16 @@ def test_private_names_of_jax_are_in_one_file():
 def test_dependencies_are_what_is_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[<>=]", line)[0] for line in project["dependencies"]}
-    imported = {name.split(".")[0] for path in SOURCES for name in imports_of(path)}
-    outside = imported - set(sys.stdlib_module_names) - {"jaxinit", "__future__"}
-    assert outside == declared
+    command_line = {"cli", "__main__"}
+    core = [path for path in SOURCES if path.stem not in command_line]
+    assert imported_by(core) == declared
+    extra = project["optional-dependencies"]["cli"]
+    assert imported_by(SOURCES) - declared == {re.split(r"[<>=]", x)[0] for x in extra}
+
+
+def imported_by(sources):
+    names = {name.split(".")[0] for path in sources for name in imports_of(path)}
+    return names - set(sys.stdlib_module_names) - {"jaxinit", "__future__"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)
