@@ -8,9 +8,10 @@ def run() -> None:
     try:
         from jaxinit.cli import app
     except ModuleNotFoundError as missing:
-        if (missing.name or "").split(".")[0] not in ("typer", "rich", "pylatexenc"):
+        library = (missing.name or "").split(".")[0]
+        if library not in ("typer", "pylatexenc"):
             raise
-        sys.exit(f"the command line needs {missing.name}: pip install 'jaxinit[cli]'")
+        sys.exit(f"the command line needs {library}: pip install 'jaxinit[cli]'")
     app()
 
 
