@@ -37,6 +37,7 @@ class Evaluated:
         check_function(activation)
         self.name = f"activation {_name(activation)}"
         self._dtype = jnp.result_type(float)
+        self._points = jax.ShapeDtypeStruct((_BATCH,), self._dtype)
         output = self._output_type(activation)
         resolution = float(jnp.finfo(self._dtype).eps)
         self.tolerance = max(resolution, _FINEST_TOLERANCE)
@@ -48,7 +49,10 @@ class Evaluated:
         if slopes:
             function = functools.partial(_value_and_slope, activation)
             self._traced(function, "differentiated")
-        self._function = jax.jit(lambda points: function(points))
+        # A compiled program, called with numpy, computes at once in the midst of any
+        # transformation; jax.ensure_compile_time_eval leaves jax.shard_map out.
+        program = jax.jit(_anew(function))
+        self._compiled = program.lower(self._points).compile()
         self._check_elementwise()
 
     def __call__(self, points: np.ndarray) -> list[np.ndarray]:
@@ -61,7 +65,8 @@ class Evaluated:
             self._batch(points[start : start + _BATCH])
             for start in range(0, points.size, _BATCH)
         ]
-        results = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+        columns = zip(*batches, strict=True)
+        results = [np.concatenate(column)[: points.size] for column in columns]
         for what, values in zip(("", "the derivative of "), results, strict=False):
             if not np.all(np.isfinite(values)):
                 worst = np.flatnonzero(~np.isfinite(values))
@@ -94,19 +99,10 @@ class Evaluated:
     def _batch(self, points: np.ndarray) -> list[np.ndarray]:
         padded = np.zeros(_BATCH, self._dtype)
         padded[: points.size] = points
-        # Explicit transfers, for users who forbid the others.
-        with jax.ensure_compile_time_eval():
-            results = jax.tree.leaves(self._function(jax.device_put(padded)))
-        if any(isinstance(result, Tracer) for result in results):
-            raise ValueError(
-                f"{self.name} closes over a traced value, but its gain is a number "
-                "that is needed while tracing: compute it outside the transformation, "
-                "from a concrete value (the initial one of a learned slope)"
-            )
-        return [
-            np.asarray(result, np.float64)[: points.size]
-            for result in jax.device_get(results)
-        ]
+        # Nothing of the user's passes here, so their guards have nothing to say.
+        with jax.transfer_guard("allow"), jax.disable_jit(False):
+            results = jax.tree.leaves(self._compiled(padded))
+            return [np.asarray(result, np.float64) for result in results]
 
     def _output_type(self, activation: Activation) -> jax.ShapeDtypeStruct:
         output = self._traced(activation, "evaluated")
@@ -127,15 +123,21 @@ class Evaluated:
 
     def _traced(self, function: Callable[[Any], Any], verb: str) -> Any:
         try:
-            points = jax.ShapeDtypeStruct((_BATCH,), self._dtype)
-            # Within a function of ours, since JAX wants to hash what it traces.
-            return jax.eval_shape(lambda points: function(points), points)
+            traced = jax.make_jaxpr(_anew(function), return_shape=True)
+            program, output = traced(self._points)
         except Exception as error:
             raise TypeError(
                 f"{self.name} cannot be {verb} on an array of shape {(_BATCH,)} and "
                 f"dtype {self._dtype} ({type(error).__name__}: {_first_line(error)}); "
                 "it must be a function of one array, made of jax operations"
             ) from error
+        if any(isinstance(constant, Tracer) for constant in program.consts):
+            raise ValueError(
+                f"{self.name} closes over a traced value, but its gain is a number "
+                "that is needed while tracing: compute it outside the transformation, "
+                "from a concrete value (the initial one of a learned slope)"
+            )
+        return output
 
     def _check_elementwise(self):
         # The same numbers, in other places and in other company.
@@ -211,6 +213,11 @@ def _remembered(compute, function, arguments, keywords, options, dtype):
     if arguments or keywords:
         function = functools.partial(function, *arguments, **dict(keywords))
     return compute(function, *options)
+
+
+def _anew(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    # JAX knows traced functions by identity: another trace needs another function.
+    return lambda points: function(points)
 
 
 def _value_and_slope(activation: Activation, points: jax.Array) -> tuple:

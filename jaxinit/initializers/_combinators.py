@@ -48,8 +48,8 @@ def scaled(base: Base, factor: Any):
 
     Source: Radford et al. 2019 (GPT-2), section 2.3, for the use on residual layers.
     """
-    _check_base("scaled", base)
-    recipe = _over(
+    check_base("scaled", base)
+    recipe = over(
         base,
         functools.partial(_draw_scaled, base, factor),
         functools.partial(_check_factor, base, np.shape(factor)),
@@ -83,8 +83,8 @@ def stacked(base: Base, *, axis: int = 0):
 
     Source: the definition of ``jax.vmap`` over keys; see also ``batch_axis``.
     """
-    _check_base("stacked", base)
-    return _over(
+    check_base("stacked", base)
+    return over(
         base,
         functools.partial(_draw_stacked, base, axis),
         functools.partial(_check_stack, base, axis),
@@ -97,7 +97,9 @@ def blocked(base: Base, *, blocks: int | Sequence[int], axis: int = -1):
 
     Query, key and value in one kernel, the gates of a recurrent cell, or the batch of a
     flattened ``DenseGeneral(batch_dims=...)`` are several weights laid side by side.
-    Drawn as one they get one fan (or one orthogonality) too few.
+    Drawn as one they get one fan (or one orthogonality) too few: the fused recurrent
+    kernel (H, 4 H) of an LSTM has no orthogonal gate, unless it is drawn as
+    ``blocked(orthogonal(), blocks=4)`` (of a GRU, with 3 blocks).
 
     Args:
       base: any initializer; it sees the shape of one block.
@@ -118,7 +120,7 @@ def blocked(base: Base, *, blocks: int | Sequence[int], axis: int = -1):
     Source: the packed projections of Vaswani et al. 2017 (arXiv:1706.03762), section
     3.2.2, taken as the separate matrices that they are.
     """
-    _check_base("blocked", base)
+    check_base("blocked", base)
     sizes = blocks if isinstance(blocks, Sequence) else (blocks,)
     try:
         positive = all(operator.index(size) >= 1 for size in sizes) and len(sizes) > 0
@@ -128,14 +130,14 @@ def blocked(base: Base, *, blocks: int | Sequence[int], axis: int = -1):
         ) from None
     if not positive:
         raise ValueError(f"blocks must be at least 1, got {blocks!r}")
-    return _over(
+    return over(
         base,
         functools.partial(_draw_blocked, base, blocks, axis),
         functools.partial(_check_blocks, base, blocks, axis),
     )
 
 
-def _over(
+def over(
     base: Base, draw: Callable[..., jax.Array], check: Callable[[Shape], object]
 ) -> Recipe:
     """A recipe that asks for what its base can give."""
@@ -143,7 +145,7 @@ def _over(
     return Recipe(draw, check, accepts, shards=False)
 
 
-def _check_base(name: str, base: object):
+def check_base(name: str, base: object):
     if not callable(base):
         raise TypeError(
             f"base of {name} must be an initializer (key, shape, dtype) -> array, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,7 @@ def orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = None):
     .. math:: W^* W = s^2 I \;\text{(tall)}, \qquad W W^* = s^2 I \;\text{(wide)}
 
     Wide weights (more outputs than inputs) do not keep the second moment of the signal:
-    each output has n_in / n_out of it.
+    each output has n_in / n_out of it; :func:`scaled_orthogonal` keeps it.
 
     Args:
       scale: multiplies the matrix.
@@ -52,7 +53,46 @@ def orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = None):
     build = functools.partial(jax.nn.initializers.orthogonal, scale, column_axis)
     return Recipe(
         functools.partial(_draw_as_jax_does, build),
-        check=functools.partial(_check_columns, column_axis),
+        check=functools.partial(_check_columns, "orthogonal", column_axis),
+        shards=False,
+    )
+
+
+@initializer
+def scaled_orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = None):
+    r"""Draw an orthogonal matrix that keeps the second moment of the signal.
+
+    With Q the (semi-)orthogonal matrix of :func:`orthogonal`, and the weight flattened
+    to n_in rows (every axis but `column_axis`) and n_out columns,
+
+    .. math:: w = scale \cdot \max\left(\sqrt{n_{out} / n_{in}},\, 1\right) Q
+
+    Wide weights (n_out ≥ n_in) give every single input the mean square
+    scale² · mean(x²); tall ones give that in the mean over directions. For convolutions
+    use it as ``delta(scaled_orthogonal())``, at any ratio of the channels.
+
+    Args:
+      scale: multiplies the matrix; the gain of the activation before it.
+      column_axis: the axis of the outputs.
+      dtype: used where the call gives none. Narrow floats are factored in float32.
+
+    Raises:
+      ValueError: at the call, for a shape of fewer than two axes.
+
+    Example:
+      >>> import jax
+      >>> weight = scaled_orthogonal()(jax.random.key(0), (64, 256))
+      >>> inputs = jax.random.normal(jax.random.key(1), (64,))
+      >>> outputs = inputs @ weight
+      >>> round(float((outputs**2).mean() / (inputs**2).mean()), 4)
+      1.0
+
+    Source: Martens et al. 2021 (arXiv:2110.01765), "scaled uniform orthogonal".
+    """
+    check_nonnegative("scale", scale)
+    return Recipe(
+        functools.partial(_draw_scaled, scale, column_axis),
+        check=functools.partial(_check_columns, "scaled_orthogonal", column_axis),
         shards=False,
     )
 
@@ -62,7 +102,8 @@ def delta_orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = None)
     r"""Draw an orthogonal matrix at the spatial centre of a kernel of zeros.
 
     A convolution with it is, at every position, multiplication by that matrix: it keeps
-    the norm of every pixel and of the whole picture.
+    the norm of every pixel and of the whole picture. For fewer outputs than inputs, or
+    another matrix, see :func:`delta`.
 
     Args:
       scale: multiplies the matrix.
@@ -102,8 +143,26 @@ def _draw_as_jax_does(
     return build()(key, shape, dtype)
 
 
-def _check_columns(column_axis: int, shape: Shape):
-    check_rank(shape, 2, "orthogonal", "vectors have no orthogonality")
+def _draw_scaled(
+    scale: Any,
+    column_axis: int,
+    key: Any,
+    shape: Shape,
+    dtype: np.dtype,
+    out_sharding: OutSharding,
+) -> jax.Array:
+    n_out = shape[column_axis]
+    n_in = math.prod(shape) // n_out
+    build = functools.partial(
+        jax.nn.initializers.orthogonal,
+        scale * math.sqrt(max(n_out / n_in, 1.0)),
+        column_axis,
+    )
+    return _draw_as_jax_does(build, key, shape, dtype, out_sharding)
+
+
+def _check_columns(name: str, column_axis: int, shape: Shape):
+    check_rank(shape, 2, name, "vectors have no orthogonality")
     if not -len(shape) <= column_axis < len(shape):
         raise ValueError(f"column_axis {column_axis} does not exist in shape {shape}")
 
