@@ -1,0 +1,212 @@
+"""Values that the host can compute before any program runs: keys, indices, scalars.
+
+An init function derives its keys by folding and splitting, a handful of integers each.
+Compiled, hundreds of them cost seconds; here they cost microseconds, and are exact.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Literal
+
+from jaxinit import _threefry
+from jaxinit._compat import setting
+
+_FLOAT_OPERATIONS = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "sqrt": np.sqrt,
+    "neg": np.negative,
+}
+
+
+class Unknown(Exception):
+    """The host does not compute this value; a program has to."""
+
+
+class Host:
+    """Evaluates the variables of a flat program that need no device.
+
+    A random key is represented by its data, uint32 of shape (..., 2); only threefry
+    keys are derived here.
+
+    Args:
+      program: a program without calls.
+      arguments: its concrete arguments, None where only a shape is known.
+    """
+
+    def __init__(self, program: ClosedJaxpr, arguments: list[Any]):
+        self.producer = {var: eqn for eqn in program.jaxpr.eqns for var in eqn.outvars}
+        given = zip(program.jaxpr.invars, arguments, strict=True)
+        constants = zip(program.jaxpr.constvars, program.consts, strict=True)
+        self._given = dict(given) | dict(constants)
+        self._known: dict[Any, Any] = {}
+        # What derives from arguments is computed at run time in the reference too,
+        # where a product and a sum may be rounded once.
+        self._variable = set(program.jaxpr.invars)
+
+    def value(self, var: Any) -> np.ndarray:
+        """The value of a variable; raises Unknown where the host cannot tell."""
+        if isinstance(var, Literal):
+            return np.asarray(var.val, var.aval.dtype)
+        if var not in self._known:
+            self._evaluate(var)
+        value = self._known[var]
+        if value is None:
+            raise Unknown
+        return value
+
+    def knows(self, var: Any) -> bool:
+        """Whether the host can compute this variable."""
+        try:
+            self.value(var)
+        except Unknown:
+            return False
+        return True
+
+    def _evaluate(self, root: Any):
+        # A stack of our own: chains of folds are deeper than Python's.
+        stack = [root]
+        while stack:
+            var = stack[-1]
+            if isinstance(var, Literal) or var in self._known:
+                stack.pop()
+                continue
+            eqn = self.producer.get(var)
+            if eqn is None:
+                self._known[var] = _as_host(self._given.get(var))
+                stack.pop()
+                continue
+            missing = [
+                operand
+                for operand in eqn.invars
+                if not isinstance(operand, Literal) and operand not in self._known
+            ]
+            if missing and _is_small(eqn):
+                stack.extend(missing)
+                continue
+            stack.pop()
+            self._known[var] = self._compute(eqn) if _is_small(eqn) else None
+
+    def _compute(self, eqn: Any) -> np.ndarray | None:
+        variable = any(
+            not isinstance(operand, Literal) and operand in self._variable
+            for operand in eqn.invars
+        )
+        if variable:
+            self._variable.update(eqn.outvars)
+        out = eqn.outvars[0].aval
+        rounds = eqn.primitive.name in _FLOAT_OPERATIONS
+        rounds &= jnp.issubdtype(out.dtype, jnp.floating)
+        if rounds and (variable or out.size > 1):
+            return None
+        try:
+            return _apply(eqn, [self.value(operand) for operand in eqn.invars])
+        except Unknown:
+            return None
+
+
+def is_key(aval: Any) -> bool:
+    """Whether this is the type of random keys."""
+    return jnp.issubdtype(aval.dtype, jax.dtypes.prng_key)
+
+
+def is_threefry(aval: Any) -> bool:
+    """Whether this is the type of threefry keys."""
+    return is_key(aval) and str(aval.dtype) == "key<fry>"
+
+
+def _as_host(value: Any) -> np.ndarray | None:
+    if value is None:
+        return None
+    if isinstance(value, jax.Array) and is_key(value):
+        if not is_threefry(value):
+            return None
+        return np.asarray(jax.random.key_data(value))
+    if np.size(value) > 4096 or not getattr(value, "is_fully_addressable", True):
+        return None
+    return np.asarray(value)
+
+
+def _is_small(eqn: Any) -> bool:
+    return len(eqn.outvars) == 1 and eqn.outvars[0].aval.size <= 4096
+
+
+def _apply(eqn: Any, operands: list[np.ndarray]) -> np.ndarray:
+    """One equation in numpy, exactly as XLA computes it, or Unknown."""
+    name, params = eqn.primitive.name, eqn.params
+    out = eqn.outvars[0].aval
+    # A key has a trailing axis here that its type does not have.
+    extra = (2,) if is_key(out) else ()
+    if is_key(out) and not is_threefry(out):
+        raise Unknown
+    if name == "random_wrap":
+        return operands[0]
+    if name == "random_unwrap":
+        return operands[0]
+    if name == "random_seed":
+        return _threefry.seed(operands[0])
+    if name == "random_fold_in":
+        return _threefry.fold_in(operands[0], operands[1])
+    if name == "random_split":
+        if not setting("jax_threefry_partitionable"):
+            raise Unknown
+        return _threefry.split(operands[0], params["shape"])
+    if name in ("random_clone", "copy", "stop_gradient"):
+        return operands[0]
+    if name in ("reshape", "squeeze"):
+        if params.get("dimensions") is not None and name == "reshape":
+            raise Unknown
+        return operands[0].reshape(*out.shape, *extra)
+    if name == "broadcast_in_dim" and len(operands) == 1:
+        dims = params["broadcast_dimensions"]
+        sizes = [1] * len(out.shape)
+        for axis, dim in enumerate(dims):
+            sizes[dim] = operands[0].shape[axis]
+        return np.broadcast_to(
+            operands[0].reshape(*sizes, *extra), (*out.shape, *extra)
+        )
+    if name == "slice":
+        strides = params["strides"] or (1,) * len(params["start_indices"])
+        limits = zip(
+            params["start_indices"], params["limit_indices"], strides, strict=True
+        )
+        return operands[0][tuple(slice(*limit) for limit in limits)]
+    if name == "concatenate":
+        return np.concatenate(operands, params["dimension"])
+    if name == "convert_element_type" and not is_key(out):
+        return _converted(operands[0], out.dtype)
+    if name == "iota":
+        sizes = [1] * len(out.shape)
+        sizes[params["dimension"]] = -1
+        count = np.arange(out.shape[params["dimension"]], dtype=out.dtype)
+        return np.broadcast_to(count.reshape(sizes), out.shape)
+    return _arithmetic(name, operands, out)
+
+
+def _converted(operand: np.ndarray, dtype: Any) -> np.ndarray:
+    exact = np.issubdtype(dtype, np.integer) and np.issubdtype(
+        operand.dtype, np.integer
+    )
+    floats = dtype in (np.float32, np.float64)
+    if not exact and not (floats and operand.dtype.kind in "iufb"):
+        raise Unknown
+    return operand.astype(dtype)
+
+
+def _arithmetic(name: str, operands: list[np.ndarray], out: Any) -> np.ndarray:
+    """Correctly rounded operations, and integers modulo their width."""
+    operation = _FLOAT_OPERATIONS.get(name)
+    kinds = {operand.dtype.kind for operand in operands}
+    integers = kinds <= {"i", "u"} and name in ("add", "sub", "mul")
+    floats = all(operand.dtype in (np.float32, np.float64) for operand in operands)
+    if operation is None or not (integers or floats):
+        raise Unknown
+    with np.errstate(all="ignore"):
+        return np.asarray(operation(*operands)).astype(out.dtype)

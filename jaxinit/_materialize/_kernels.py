@@ -1,0 +1,89 @@
+"""One compiled kernel for each distinct chain: rows of any leaf, given as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxinit import _compat, _threefry
+from jaxinit._materialize._steps import Chain, Step
+
+ROW = 4096  # elements of a row
+
+
+@functools.lru_cache(maxsize=256)
+def _executable(
+    steps: tuple[Step, ...], strided: bool, settings: Any, avals: Any, run: _ByName
+) -> Callable[..., jax.Array]:
+    kernel = functools.partial(_kernel, steps, strided, run)
+    return jax.jit(kernel).lower(*avals).compile()
+
+
+def compiler(
+    chain: Chain, strided: bool, columns: list[np.ndarray]
+) -> Callable[[], Callable[..., jax.Array]]:
+    """What compiles the kernel of a chain, or finds it compiled."""
+    avals = tuple(jax.ShapeDtypeStruct(c.shape, c.dtype) for c in columns)
+    wide = bool(_compat.setting("jax_enable_x64"))
+
+    def compile_here() -> Callable[..., jax.Array]:
+        # The settings of a context do not follow into another thread by themselves.
+        with jax.enable_x64(wide):
+            return _executable(chain.steps, strided, wide, avals, _ByName(chain))
+
+    return compile_here
+
+
+@dataclasses.dataclass(frozen=True)
+class _ByName:
+    """Calls a chain; equal for chains of one name, so that a kernel compiles once."""
+
+    chain: Chain = dataclasses.field(compare=False)
+
+    def __call__(self, bits: dict[int, Any], scalar: Any) -> Any:
+        return self.chain.run(bits, scalar)
+
+
+def _kernel(
+    steps: tuple[Step, ...],
+    strided: bool,
+    run: Callable[[Any, Any], Any],
+    high: Any,
+    low: Any,
+    *rest: Any,
+) -> Any:
+    columns = list(rest)
+    offset = lax.broadcasted_iota(np.uint32, (len(low), ROW), 1)
+    if strided:
+        first, width, pitch, *columns = columns
+        line = first[:, None] + offset
+        across = width[:, None]
+        offset = line // across * pitch[:, None] + line % across
+    counter_low = low[:, None] + offset
+    carry = (counter_low < low[:, None]).astype(np.uint32)
+    counter_high = high[:, None] + carry
+    bits, keys = {}, iter(columns)
+    for number, step in enumerate(steps):
+        if step.operation == "bits":
+            key = next(keys)
+            words = _threefry.hash_words(
+                key[:, :1], key[:, 1:], counter_high, counter_low
+            )
+            bits[number] = _of_width(words, int(step.params[0][1]))
+    scalar = next(keys, None)
+    return run(bits, None if scalar is None else scalar[:, None])
+
+
+def _of_width(words: tuple[Any, Any], width: int) -> Any:
+    high, low = words
+    if width == 64:
+        return (high.astype(jnp.uint64) << np.uint64(32)) | low.astype(jnp.uint64)
+    bits = high ^ low
+    return bits if width == 32 else bits.astype(jnp.dtype(f"uint{width}"))
