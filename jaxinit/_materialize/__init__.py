@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -24,7 +24,7 @@ def materialize(
     *,
     out_shardings: Any = None,
     only: str | Iterable[str] | None = None,
-    static_argnums: int | Iterable[int] = (),
+    static_argnums: int | Sequence[int] = (),
     static_argnames: str | Iterable[str] = (),
     progress: Progress | None = None,
 ) -> Materialize:
@@ -89,7 +89,9 @@ class Materialize:
         progress: Progress | None,
     ):
         self._init_fn, self._static = init_fn, static
-        self._traced = jax.jit(init_fn, **static)
+        # jit infers one from the other where that is not given: () would be given.
+        said = {name: value for name, value in static.items() if value != ()}
+        self._traced = jax.jit(init_fn, **said)
         self._out_shardings = out_shardings
         self._only = only
         self._progress = progress

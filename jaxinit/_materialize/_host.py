@@ -163,14 +163,14 @@ def _apply(eqn: Any, operands: list[np.ndarray]) -> np.ndarray:
     if name in ("reshape", "squeeze"):
         if params.get("dimensions") is not None and name == "reshape":
             raise Unknown
-        return operands[0].reshape(*out.shape, *extra)
+        return operands[0].reshape((*out.shape, *extra))
     if name == "broadcast_in_dim" and len(operands) == 1:
         dims = params["broadcast_dimensions"]
         sizes = [1] * len(out.shape)
         for axis, dim in enumerate(dims):
             sizes[dim] = operands[0].shape[axis]
         return np.broadcast_to(
-            operands[0].reshape(*sizes, *extra), (*out.shape, *extra)
+            operands[0].reshape((*sizes, *extra)), (*out.shape, *extra)
         )
     if name == "slice":
         strides = params["strides"] or (1,) * len(params["start_indices"])

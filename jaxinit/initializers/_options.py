@@ -64,9 +64,10 @@ def check_rank(shape: tuple[int, ...], at_least: int, name: str, remedy: str):
 
 
 def checked_shape(shape: Any, name: str) -> tuple[int, ...]:
-    """The shape as a tuple of Python integers."""
+    """The shape as a tuple of Python integers; as in JAX, one integer is a vector's."""
+    given = (shape,) if isinstance(shape, (int, np.integer)) else shape
     try:
-        sizes = tuple(operator.index(size) for size in shape)
+        sizes = tuple(operator.index(size) for size in given)
     except TypeError:
         raise TypeError(
             f"the shape given to {name} must be a tuple of integers, got {shape!r}"

@@ -141,8 +141,8 @@ def test_wide_dtypes_draw_natively_in_64_bit_mode(case, x64):
     draws = init(KEY, case.shape, jnp.float64)
     assert draws.dtype == jnp.float64
     if not case.constant and case.name not in ("sampler", "delta_orthogonal"):
-        rounded = draws.astype(jnp.float32).astype(jnp.float64)
-        assert np.mean(np.asarray(draws == rounded)) < 0.01
+        drawn = np.asarray(draws)[np.asarray(draws) != 0]  # some leave places empty
+        assert np.mean(drawn == drawn.astype(np.float32)) < 0.01
 
 
 @each_case

@@ -1,0 +1,37 @@
+"""Assertions about initial values, each with a bound derived from a failure rate.
+
+An assertion about random draws takes ``failure_rate``, the probability that it fails on
+draws that are sound, and turns it into its bound. The default, 1e-9, is for test suites
+that run for years; nothing here has a tolerance to be tuned until the test passes.
+
+Every assertion works on concrete arrays and, inside a function wrapped by
+:func:`chex.chexify`, on traced ones, with the same numbers in its message. What can be
+known without values (shapes, dtypes, options) is refused at once, under tracing too.
+:func:`chex.disable_asserts` switches these off along with chex's own.
+
+>>> import chex, jax
+>>> from jaxinit import testing
+>>> draws = jax.random.normal(jax.random.key(0), (512, 256))
+>>> testing.assert_moments(draws, mean=0.0, variance=1.0)
+>>> @chex.chexify
+... @jax.jit
+... def checked(draws):
+...     testing.assert_moments(draws, variance=1.0)
+...     return draws * 2
+>>> doubled = checked(draws)
+>>> checked.wait_checks()
+"""
+
+from jaxinit.testing._draws import assert_follows, assert_moments
+from jaxinit.testing._layers import assert_variance_preserved
+from jaxinit.testing._structure import assert_orthogonal, assert_symmetry_broken
+from jaxinit.testing._trees import assert_trees_identical
+
+__all__ = [
+    "assert_moments",
+    "assert_follows",
+    "assert_variance_preserved",
+    "assert_orthogonal",
+    "assert_symmetry_broken",
+    "assert_trees_identical",
+]
