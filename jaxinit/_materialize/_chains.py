@@ -6,8 +6,9 @@ can be run on any stretch of the leaf, whatever its shape; two leaves with one c
 be filled by one compiled kernel. What differs between them are the keys, the scalar of
 the last operation (usually the standard deviation), and the size.
 
-Only that one scalar may become an argument: with two, XLA reassociates the products and
-the last digit moves. Every other number stays a literal, and part of the chain's name.
+Only that one scalar may become an argument, and only where XLA has nothing to merge it
+with: with two, or after another sum or product with a scalar, it reassociates, and the
+last digit moves. Every other number stays a literal, and part of the chain's name.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from jaxinit._materialize._steps import Chain, Step, literal, runner
 from jaxinit._primitives import ELEMENTWISE, RESHAPING
 
 _HOISTING = frozenset(("mul", "div", "add", "sub"))
+_TRANSPARENT = frozenset(("neg", "copy", "stop_gradient", "convert_element_type"))
 
 
 class NotAChain(Exception):
@@ -106,10 +108,32 @@ class _Builder:
         ]
         if len(fixed) != 1 or root.aval.dtype not in (np.float32, np.float64):
             return None
+        if self._folds(eqn, fixed[0]):
+            return None
         try:
             return fixed[0], self._scalar_value(fixed[0])
         except Unknown:
             return None
+
+    def _folds(self, eqn: Any, fixed: Any) -> bool:
+        """Whether XLA may merge the last scalar with one before it.
+
+        ``(x + a) + b`` becomes ``x + (a + b)`` for literals, and does not where b is an
+        argument: so b stays a literal there, and likewise for products.
+        """
+        sums = ("add", "sub")
+        (inner,) = (var for var in eqn.invars if var is not fixed)
+        while True:
+            before = self.host.producer.get(self._unshaped(inner))
+            if before is None or before.primitive.name not in _TRANSPARENT:
+                break
+            inner = before.invars[0]
+        if before is None or before.primitive.name not in _HOISTING:
+            return False
+        same = (before.primitive.name in sums) == (eqn.primitive.name in sums)
+        return same and not all(
+            not isinstance(v, Literal) and self._is_random(v) for v in before.invars
+        )
 
     def _scalar_value(self, var: Any) -> np.ndarray:
         while not isinstance(var, Literal) and var.aval.size != 1:
