@@ -60,15 +60,14 @@ def variables() -> Callable[[Any], Any]:
     return lambda aval: Var(aval)
 
 
-def source_location(eqn: Any) -> str | None:
-    """The file, line and function of the user behind an equation, None if unknown.
+def frames(eqn: Any) -> list[tuple[str, int, str]]:
+    """File, line and function of the frames outside JAX behind an equation.
 
-    Private, because the traceback that JAX keeps is readable by its own tools alone.
+    The innermost comes first. Private, because the traceback that JAX keeps is readable
+    by its own tools alone.
     """
-    frame = _source_info.user_frame(eqn.source_info.traceback)
-    if frame is None:
-        return None
-    return f"{frame.file_name}:{frame.start_line} ({frame.function_name})"
+    found = _source_info.user_frames(eqn.source_info.traceback)
+    return [(frame.file_name, frame.start_line, frame.function_name) for frame in found]
 
 
 def scan_counts(params: Mapping[str, Any]) -> tuple[int, int]:

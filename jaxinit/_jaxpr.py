@@ -17,6 +17,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.extend.core import Literal as Constant
 
 from jaxinit import _compat
+from jaxinit._primitives import COMBINING
 
 Kind = Literal["inline", "scan", "while", "branch", "opaque"]
 
@@ -83,48 +84,39 @@ def trace(
 
 
 def subprograms(eqn: Any) -> Iterator[Subprogram]:
-    """The programs inside an equation, and how they line up with it."""
+    """The programs inside an equation, and how they line up with it.
+
+    A call is told by its form: one program, with the operands' and results' own types.
+    The little programs by which a reduction or a scatter combines two elements are
+    none of these.
+    """
     name, params = eqn.primitive.name, eqn.params
     operands, results = len(eqn.invars), len(eqn.outvars)
+    everything = tuple(range(operands)), tuple(range(results))
     if name == "scan":
         constants, carried = _compat.scan_counts(params)
-        yield Subprogram(
-            "scan",
-            "jaxpr",
-            params["jaxpr"],
-            tuple(range(operands)),
-            tuple(range(results)),
-            carried=carried,
-            constants=constants,
-        )
+        program = params["jaxpr"]
+        yield Subprogram("scan", "jaxpr", program, *everything, carried, constants)
         return
     if name == "while":
         yield from _of_while(params, operands, results)
         return
     if name == "cond":
         for place, branch in enumerate(params["branches"]):
-            yield Subprogram(
-                "branch",
-                f"branches[{place}]",
-                branch,
-                tuple(range(1, operands)),
-                tuple(range(results)),
-            )
+            inputs, outputs = everything[0][1:], everything[1]
+            yield Subprogram("branch", f"branches[{place}]", branch, inputs, outputs)
+        return
+    if name in COMBINING:
         return
     held = list(_held(params))
     for role, program in held:
-        fits = (len(program.jaxpr.invars), len(program.jaxpr.outvars)) == (
-            operands,
-            results,
+        same = _same_types(program.jaxpr.invars, eqn.invars) and _same_types(
+            program.jaxpr.outvars, eqn.outvars
         )
-        # shard_map's program sees shards: the same arity, other shapes.
-        same = fits and all(
-            inner.aval.shape == outer.aval.shape
-            for inner, outer in zip(program.jaxpr.invars, eqn.invars, strict=True)
-        )
-        if same and len(held) == 1:
-            places = tuple(range(operands)), tuple(range(results))
-            yield Subprogram("inline", role, program, *places)
+        # A shard_map's program sees shards, and axes that end with it: even on one
+        # device, where the types are the same, it does not stand alone.
+        if same and len(held) == 1 and name != "shard_map":
+            yield Subprogram("inline", role, program, *everything)
         else:
             yield Subprogram("opaque", role, program)
 
@@ -186,7 +178,9 @@ class _Flat:
         self.constants: list[Any] = []
         self.new = _compat.variables()
 
-    def emit(self, program: ClosedJaxpr, operands: Sequence[Any]) -> list[Any]:
+    def emit(
+        self, program: ClosedJaxpr, operands: Sequence[Any], around: Any = None
+    ) -> list[Any]:
         jaxpr = program.jaxpr
         names: dict[Any, Any] = dict(zip(jaxpr.invars, operands, strict=True))
         for var, value in zip(jaxpr.constvars, program.consts, strict=True):
@@ -194,27 +188,70 @@ class _Flat:
             self.constvars.append(names[var])
             self.constants.append(value)
 
+        # What a function of JAX does inside was traced once for all who call it, so
+        # that the user's line is that of the call.
+        has_lines = any(_compat.frames(eqn) for eqn in jaxpr.eqns[:1])
+
         def named(atom: Any) -> Any:
             return atom if isinstance(atom, Constant) else names[atom]
 
         for eqn in jaxpr.eqns:
             operands = [named(atom) for atom in eqn.invars]
             call = next((sub for sub in subprograms(eqn) if sub.kind == "inline"), None)
+            source = eqn.source_info
+            if around is not None:
+                scope = around.name_stack + source.name_stack
+                source = (source if has_lines else around).replace(name_stack=scope)
             if call is not None:
-                results = self.emit(call.program, operands)
+                results = self.emit(call.program, operands, source)
             else:
                 results = [self.new(var.aval) for var in eqn.outvars]
-                self.eqns.append(eqn.replace(invars=operands, outvars=results))
+                parts = {"invars": operands, "outvars": results, "source_info": source}
+                if eqn.effects:
+                    parts["effects"] = _renamed(eqn.effects, names)
+                self.eqns.append(eqn.replace(**parts))
             names.update(zip(eqn.outvars, results, strict=True))
         return [named(atom) for atom in jaxpr.outvars]
 
 
-def source_location(eqn: Any) -> str | None:
-    """The user's file, line and function behind an equation, None if unknown."""
-    return _compat.source_location(eqn)
+def source_location(eqn: Any, within: Sequence[Any] = ()) -> str | None:
+    """The file, line and function of the user's code behind an equation.
+
+    That is the innermost line outside of installed packages; where all are inside, the
+    innermost one. None if nothing is known.
+
+    Args:
+      eqn: an equation.
+      within: the equations around it, as :func:`walk` tells them. What a function of
+        JAX does inside has no line of the user but that of the call.
+    """
+    behind = [frame for e in (eqn, *reversed(within)) for frame in _compat.frames(e)]
+    own = [frame for frame in behind if "site-packages" not in frame[0]]
+    for file, line, function in own or behind:
+        return f"{file}:{line} ({function})"
+    return None
 
 
 # ------------------------------------------------------------------------ the insides
+
+
+def _same_types(inner: Sequence[Any], outer: Sequence[Any]) -> bool:
+    return len(inner) == len(outer) and all(
+        type(one.aval) is type(other.aval)
+        and getattr(one.aval, "shape", None) == getattr(other.aval, "shape", None)
+        and getattr(one.aval, "dtype", None) == getattr(other.aval, "dtype", None)
+        for one, other in zip(inner, outer, strict=True)
+    )
+
+
+def _renamed(effects: Any, names: dict[Any, Any]) -> set[Any]:
+    """Effects on references, by the new names of these."""
+    return {
+        effect.replace(names[effect.input])
+        if getattr(effect, "input", None) in names
+        else effect
+        for effect in effects
+    }
 
 
 def _of_while(

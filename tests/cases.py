@@ -45,8 +45,8 @@ class Case:
       complex_kurtosis: E|w|^4 / (E|w|^2)^2 of complex draws; None where it draws none.
       peer: builds the initializer whose bits it must have.
       ulps: how far jit may be from eager where JAX's own jit is not exact, for real
-        draws; complex ones are given 3 ulps of |w| (two parts), and those cut by their modulus 64:
-        JAX takes the logarithm of 1 - c u, which jit fuses into one rounding.
+        draws; complex ones are given 3 ulps of |w| (two parts), and those cut by their
+        modulus 64: JAX takes the logarithm of 1 - c u, which jit rounds once.
       constant: draws nothing; any dtype, no key.
     """
 

@@ -1,5 +1,8 @@
 """Walking traced programs: what is inside, what is needed, what is flat."""
 
+import gc
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +10,8 @@ import pytest
 from flax import linen as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.extend.core import Literal, jaxpr_as_fun
+from jax import lax
+from jax.extend.core import Literal, Primitive, jaxpr_as_fun
 from jax.sharding import PartitionSpec
 
 from jaxinit import _jaxpr, _primitives
@@ -128,6 +132,47 @@ def test_what_is_not_understood_is_opaque():
     assert "shard_map" in names(flat)
 
 
+def test_a_program_of_shards_is_opaque_even_on_one_device():
+    mesh = jax.make_mesh((1,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    mapped = jax.shard_map(
+        lambda x: jax.lax.psum(x, "i"),
+        mesh=mesh,
+        in_specs=PartitionSpec("i"),
+        out_specs=PartitionSpec(),
+    )
+    assert [sub.kind for sub in subs(mapped, VECTOR)] == ["opaque"]
+
+
+def test_several_programs_in_one_equation_are_opaque():
+    def solve(x):
+        half = lambda _, y: y / 2  # noqa: E731
+        return jax.lax.custom_linear_solve(lambda y: y * 2, x, half)
+
+    kinds = [sub.kind for sub in subs(solve, VECTOR)]
+    assert len(kinds) > 1
+    assert set(kinds) == {"opaque"}
+
+
+@pytest.mark.parametrize(
+    "combine",
+    [
+        lambda x: x.at[0].add(1.0),
+        lambda x: jax.lax.reduce(x, 0.0, lambda a, b: a * b + 1, (0,)),
+        lambda x: jax.lax.reduce(x[0], 0.0, lambda a, b: a * b + 1, ()),
+        lambda x: jax.ops.segment_sum(x, jnp.array([0, 1, 0]), 2),
+    ],
+)
+def test_how_two_elements_are_combined_is_no_program_of_its_own(combine):
+    kinds = [
+        sub.kind
+        for eqn, _ in _jaxpr.walk(program(combine, VECTOR))
+        for sub in _jaxpr.subprograms(eqn)
+    ]
+    assert set(kinds) <= {"inline"}
+    flat = _jaxpr.inline(program(combine, VECTOR))
+    same(run(flat, VECTOR), run(program(combine, VECTOR), VECTOR))
+
+
 def test_walking_tells_what_stands_around():
     closed = program(
         lambda x: jax.lax.scan(lambda c, y: (jax.nn.relu(c + y), c), 0.0, x), VECTOR
@@ -224,27 +269,130 @@ def test_an_equation_knows_the_line_of_its_user():
     assert where.endswith("mine)")
 
 
+def test_the_line_of_what_jax_does_inside_is_that_of_the_call():
+    def first(x):
+        return jax.nn.relu(x)
+
+    def second(x):
+        return jax.nn.relu(x)
+
+    program(first, VECTOR)  # traces the inside of relu, once for both
+    closed = program(second, VECTOR)
+    ((inner, within),) = [
+        (eqn, around)
+        for eqn, around in _jaxpr.walk(closed)
+        if eqn.primitive.name == "max"
+    ]
+    assert _jaxpr.source_location(inner) is None
+    where = _jaxpr.source_location(inner, within)
+    assert where is not None
+    assert where.endswith("second)")
+    (flat,) = _jaxpr.inline(closed).jaxpr.eqns[-1:]
+    assert _jaxpr.source_location(flat) == where
+
+
+def test_the_line_is_the_users_even_inside_of_a_library():
+    closed = program(Model().init, jax.random.key(0), jnp.ones((1, 5, 5, 2)))
+    lines = {
+        _jaxpr.source_location(eqn, within)
+        for eqn, within in _jaxpr.walk(closed)
+        if eqn.primitive.name in ("dot_general", "conv_general_dilated")
+    }
+    assert len(lines) == 2
+    for line in lines:
+        assert line is not None
+        assert pathlib.Path(line.split(":")[0]).name == "test_jaxpr.py"
+
+
+def test_inlining_keeps_the_scopes_of_calls():
+    inner = jax.jit(jax.named_scope("inside")(jnp.sin))
+    closed = program(jax.named_scope("outside")(inner), VECTOR)
+    (eqn,) = _jaxpr.inline(closed).jaxpr.eqns
+    names = str(eqn.source_info.name_stack)
+    assert names.startswith("outside")
+    assert names.endswith("inside")
+
+
+def test_inlining_renames_the_references_of_effects():
+    @jax.jit
+    def increment(reference):
+        reference[...] += 1.0
+
+    def f(x):
+        reference = jax.new_ref(x)
+        increment(reference)
+        return reference[...]
+
+    flat = _jaxpr.inline(program(f, VECTOR))
+    same(run(flat, VECTOR), [VECTOR + 1])
+    known = {var for eqn in flat.jaxpr.eqns for var in eqn.outvars}
+    for eqn in flat.jaxpr.eqns:
+        used = {getattr(effect, "input", None) for effect in eqn.effects}
+        assert used - {None} <= known
+
+
 def test_outputs_of_the_flat_program_may_be_literals():
     flat = _jaxpr.inline(program(lambda x: jax.jit(lambda: 2.0)(), VECTOR))
     assert isinstance(flat.jaxpr.outvars[0], Literal)
 
 
-@pytest.mark.parametrize("number", range(len(_primitives.TABLES)))
-def test_every_primitive_of_the_tables_exists(number):
-    from jax._src import core
-    from jax._src.lax import lax, special  # noqa: F401 - they register primitives
-    from jax.extend.core import primitives
+@pytest.fixture(scope="module")
+def existing():
+    return {thing.name for thing in gc.get_objects() if isinstance(thing, Primitive)}
 
-    existing = {
-        value.name
-        for module in (primitives, *_modules_with_primitives())
-        for value in vars(module).values()
-        if isinstance(value, core.Primitive)
-    }
+
+@pytest.mark.parametrize("number", range(len(_primitives.TABLES)))
+def test_every_primitive_of_the_tables_exists(number, existing):
     assert _primitives.TABLES[number] - existing == set()
 
 
-def _modules_with_primitives():
-    import sys
+def test_newer_primitives_exist_where_they_should(existing):
+    newer = jax.__version_info__ >= (0, 12)
+    assert (_primitives.NEWER & existing) == (_primitives.NEWER if newer else set())
 
-    return [m for name, m in sys.modules.items() if name.startswith("jax._src")]
+
+def test_what_chunks_differ_in_is_not_called_safe():
+    assert not _primitives.ELEMENTWISE & _primitives.ELEMENTWISE_UNCHUNKED
+    for table in (_primitives.STRUCTURAL, _primitives.REDUCTIONS, _primitives.CONTROL):
+        assert not table & _primitives.ELEMENTWISE
+
+
+ROUNDED = [  # those of the table that do more than one correctly rounded operation
+    *(lax.acos, lax.asin, lax.atanh, lax.erf, lax.erf_inv, lax.erfc),
+    *(lax.cbrt, lax.cos, lax.cosh, lax.exp, lax.exp2, lax.expm1, lax.logistic),
+    *(lax.sin, lax.sinh, lax.tan, lax.tanh),
+    *(lambda x: lax.log(abs(x)), lambda x: lax.log1p(abs(x))),
+    *(lambda x: lax.rsqrt(abs(x)), lambda x: lax.pow(abs(x), -x)),
+    *(lambda x: lax.atan2(x, x - 0.1), lambda x: lax.rem(x, x * x)),
+]
+
+
+def pieces(function, values, length):
+    """The function of `values`, whole and in pieces of a length, as jit computes it."""
+    function = jax.jit(function)
+    starts = range(0, len(values) - length, length)
+    parts = [function(values[start : start + length]) for start in starts]
+    return np.asarray(function(values))[: len(parts) * length], np.concatenate(parts)
+
+
+VALUES = np.random.default_rng(3).uniform(-0.99, 0.99, 4096).astype(np.float32)
+
+
+@pytest.mark.parametrize("length", [19, 129])
+def test_elementwise_functions_give_the_same_bits_in_any_chunk(length):
+    def everything(x):
+        return jnp.stack([function(x) for function in ROUNDED], 1)
+
+    np.testing.assert_array_equal(*pieces(everything, VALUES, length))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("length", [16, 17, 19, 31, 63, 129, 1001])
+@pytest.mark.parametrize("number", range(len(ROUNDED)))
+def test_each_elementwise_function_gives_the_same_bits_in_any_chunk(number, length):
+    np.testing.assert_array_equal(*pieces(ROUNDED[number], VALUES, length))
+
+
+def test_some_functions_do_not():
+    whole, parts = pieces(lax.atan, VALUES, 19)
+    assert (whole != parts).any()

@@ -25,6 +25,9 @@ from jaxinit._materialize._steps import Chain, Step, literal, runner
 from jaxinit._primitives import ELEMENTWISE, RESHAPING
 
 _HOISTING = frozenset(("mul", "div", "add", "sub"))
+# XLA computes these in vectors, and what is left over in another way.
+_REMAINDER = frozenset(("exp", "exp2", "expm1", "log", "log1p", "logistic", "pow"))
+_SMALL = 16
 _TRANSPARENT = frozenset(("neg", "copy", "stop_gradient", "convert_element_type"))
 
 
@@ -54,6 +57,8 @@ class _Builder:
             raise NotAChain("draws nothing")
         scalar = self._hoist(root)
         last = self._visit(root, hoisted=scalar)
+        if self.size < _SMALL and any(s.operation in _REMAINDER for s in self.steps):
+            raise NotAChain("fewer elements than XLA computes at once")
         value = None if scalar is None else scalar[1]
         steps, binds = tuple(self.steps), tuple(self.binds)
         run = runner(steps, binds, last)

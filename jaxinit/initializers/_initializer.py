@@ -156,6 +156,11 @@ class Initializer:
                 arguments.append(f"{option}={shown(value)}")
         return f"{self._builder.__name__}({', '.join(arguments)})"
 
+    @property
+    def __name__(self) -> str:
+        """What Flax, scopes and profiles show in the place of a function's name."""
+        return repr(self)
+
     def __reduce__(self):
         return _rebuild, (self._builder, self._options)
 

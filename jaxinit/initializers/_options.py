@@ -48,7 +48,7 @@ def check_nonnegative(argument: str, value: Any):
     if isinstance(value, Tracer):
         return
     try:
-        numbers = np.asarray(value, dtype=np.float64)
+        numbers = np.asarray(value + 0, dtype=np.float64)  # a text adds to no number
     except (TypeError, ValueError):
         raise TypeError(f"{argument} must be a real number, got {value!r}") from None
     if not np.all(np.isfinite(numbers)) or np.any(numbers < 0):

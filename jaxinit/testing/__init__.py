@@ -10,16 +10,19 @@ known without values (shapes, dtypes, options) is refused at once, under tracing
 :func:`chex.disable_asserts` switches these off along with chex's own.
 
 >>> import chex, jax
->>> from jaxinit import testing
->>> draws = jax.random.normal(jax.random.key(0), (512, 256))
->>> testing.assert_moments(draws, mean=0.0, variance=1.0)
+>>> from jaxinit import initializers, testing
 >>> @chex.chexify
 ... @jax.jit
-... def checked(draws):
-...     testing.assert_moments(draws, variance=1.0)
-...     return draws * 2
->>> doubled = checked(draws)
->>> checked.wait_checks()
+... def draw(key):
+...     kernel = initializers.lecun_normal()(key, (256, 128))
+...     testing.assert_moments(kernel, variance=1 / 256)
+...     return kernel
+>>> kernel = draw(jax.random.key(0))
+>>> draw.wait_checks()
+>>> testing.assert_moments(kernel, variance=1 / 128)
+Traceback (most recent call last):
+    ...
+AssertionError: 32768 float32 draws do not have the stated moments: mean ...
 """
 
 from jaxinit.testing._draws import assert_follows, assert_moments

@@ -79,14 +79,8 @@ def as_floating(argument: str, values: Any, *, complex_too: bool = True) -> Any:
     return values
 
 
-def real_dtype(dtype: Any) -> np.dtype:
-    """The dtype of the real part."""
-    return np.dtype(jnp.finfo(dtype).dtype)
-
-
 def wide_dtype(values: Any) -> np.dtype:
-    """The widest real dtype to compute with: float64, if the values are traced and
-    64-bit mode is off float32."""
+    """The dtype to compute in: float64, or float32 where traced and without 64 bits."""
     wide = np.dtype(np.float64)
     return jax.dtypes.canonicalize_dtype(wide) if is_traced(values) else wide
 

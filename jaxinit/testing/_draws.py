@@ -15,7 +15,6 @@ from jaxinit.testing._arrays import (
     average,
     average_error,
     namespace,
-    real_dtype,
     real_parts,
     require,
     wide_dtype,
@@ -71,11 +70,10 @@ def assert_moments(
     """
     _bounds.check_failure_rate(failure_rate)
     values = as_floating("sample", sample)
-    dtype = real_dtype(values.dtype)
     parts = real_parts(values, wide_dtype(values))
     center = [float(mean.real), float(mean.imag)][: len(parts)]
     if len(parts) == 1 and mean.imag != 0:
-        raise ValueError(f"mean is {mean!r} and the sample is real ({dtype.name})")
+        raise ValueError(f"mean is {mean!r} and the sample is real")
     kurtosis = 1 + 2 / len(parts) if kurtosis is None else kurtosis
     if not kurtosis >= 1:
         raise ValueError(f"kurtosis must be at least 1, as of any law; got {kurtosis}")
@@ -88,7 +86,7 @@ def assert_moments(
                 "or a larger failure_rate"
             )
         _require_finite(parts)
-        _require_mean(parts, center, dtype, limit, failure_rate)
+        _require_mean(parts, center, values.dtype, limit, failure_rate)
         return
     if not 0 < variance < math.inf:
         raise ValueError(
@@ -99,7 +97,7 @@ def assert_moments(
         values.size, failure_rate=failure_rate, parts=len(parts), kurtosis=kurtosis
     )
     _require_finite(parts)
-    _require_moments(parts, center, float(variance), dtype, limits, failure_rate)
+    _require_moments(parts, center, float(variance), values.dtype, limits, failure_rate)
 
 
 def assert_follows(
@@ -284,11 +282,7 @@ def _rounding_intervals(values: Any) -> tuple[Any, Any, Any]:
 
 
 def _evaluated(cdf: Callable[[Any], Any], points: Any) -> Any:
-    result = cdf(points)
-    if not isinstance(points, np.ndarray):
-        result = jnp.asarray(result)
-    else:
-        result = np.asarray(result)
+    result = namespace(points).asarray(cdf(points))
     if result.shape != points.shape:
         raise ValueError(
             f"cdf was given {points.shape} points and returned an array of shape "

@@ -86,8 +86,9 @@ def assert_variance_preserved(
         range, or `init` returns another shape.
 
     >>> import jax
+    >>> from jaxinit import initializers
     >>> assert_variance_preserved(
-    ...     jax.nn.initializers.he_normal(),
+    ...     initializers.he_normal(),
     ...     (128, 64),
     ...     key=jax.random.key(0),
     ...     activation=jax.nn.relu,

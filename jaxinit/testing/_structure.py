@@ -15,7 +15,6 @@ from jaxinit.testing._arrays import (
     bits,
     literal,
     namespace,
-    real_dtype,
     require,
     wide_dtype,
 )
@@ -52,8 +51,9 @@ def assert_orthogonal(
         `scale` is 0.
 
     >>> import jax
-    >>> draw = jax.nn.initializers.orthogonal(scale=2.0)
-    >>> assert_orthogonal(draw(jax.random.key(0), (3, 3, 8, 16)), scale=2.0)
+    >>> from jaxinit import initializers
+    >>> init = initializers.orthogonal(2.0)
+    >>> assert_orthogonal(init(jax.random.key(0), (3, 3, 8, 16)), scale=2.0)
     """
     values = as_floating("matrix", matrix)
     if values.ndim < 2:
@@ -71,15 +71,15 @@ def assert_orthogonal(
     length, count = columns.shape
     is_complex = jnp.issubdtype(values.dtype, jnp.complexfloating)
     wide = np.result_type(real, np.complex64) if is_complex else real
-    columns = columns.astype(wide) / abs(scale)
+    columns = columns.astype(wide) / scale
     with jax.default_matmul_precision("highest"):
         gram = columns.conj().T @ columns
     errors = xp.abs(gram - xp.eye(count, dtype=wide))
     if tolerance is None:
-        stored = real_dtype(values.dtype)
-        u, _ = _bounds.rounding_error(stored)
-        computed = np.float32 if stored.itemsize < 4 else stored
-        tolerance = 2 * u + u**2 + length * float(jnp.finfo(computed).eps)
+        u, _ = _bounds.rounding_error(values.dtype)
+        narrow = not is_complex and values.dtype.itemsize < 4
+        computed = jnp.finfo(np.float32 if narrow else values.dtype)
+        tolerance = 2 * u + u**2 + length * float(computed.eps)
     worst = xp.argmax(errors)  # NaN counts as the largest
     row, column = worst // count, worst % count
     require(

@@ -1,0 +1,174 @@
+"""Random bits with a fast key against jax.random's own: throughput, compile time.
+
+    python benchmarks/threefry.py [--size 4194304] [--rounds 7] > threefry.json
+
+Each sampler is first held to be equal bit for bit. Then the two are timed in turn, A
+B A B, and compared by the median of the ratios of neighbours, so that what else the
+machine does falls on both. The 52 convolution kernels of a ResNet-50 are compiled and
+drawn in one jitted function, each time in a new process, as a user's first call is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+
+from jaxinit._threefry import fast_key
+
+SAMPLERS = {
+    "bits": jax.random.bits,
+    "uniform": jax.random.uniform,
+    "normal": jax.random.normal,
+    "truncated_normal": functools.partial(
+        jax.random.truncated_normal, lower=-2, upper=2
+    ),
+}
+KEYS = {"jax": lambda key: key, "fast": fast_key}
+
+
+def timed(call):
+    """Wall-clock and processor seconds of one call, its result finished."""
+    wall, processor = time.perf_counter(), time.process_time()
+    jax.block_until_ready(call())
+    return time.perf_counter() - wall, time.process_time() - processor
+
+
+def spread(values):
+    """The median with the smallest and largest value."""
+    return {
+        "median": statistics.median(values),
+        "smallest": min(values),
+        "largest": max(values),
+    }
+
+
+def compared(samples):
+    """Medians of both sides of interleaved measurements, and of their ratios."""
+    jax_s, fast_s = samples["jax"], samples["fast"]
+    ratios = [theirs / ours for theirs, ours in zip(jax_s, fast_s, strict=True)]
+    return {"jax": spread(jax_s), "fast": spread(fast_s), "ratio": spread(ratios)}
+
+
+def throughput(size, rounds):
+    """Seconds to draw `size` elements of float32 (or words), compiled."""
+    shape = (size // 1024, 1024)
+    key = jax.random.key(2)
+    results = {}
+    for name, sampler in SAMPLERS.items():
+        calls = {
+            kind: jax.jit(lambda key, wrap=wrap, s=sampler: s(wrap(key), shape=shape))
+            for kind, wrap in KEYS.items()
+        }
+        np.testing.assert_array_equal(calls["jax"](key), calls["fast"](key))
+        wall, processor = {"jax": [], "fast": []}, {"jax": [], "fast": []}
+        for _ in range(rounds):
+            for kind, call in calls.items():
+                seconds = timed(functools.partial(call, key))
+                wall[kind].append(seconds[0])
+                processor[kind].append(seconds[1])
+        results[name] = {
+            "wall_seconds": compared(wall),
+            "processor_seconds": compared(processor),
+            "fast_gigabytes_per_second": 4e-9 * size / statistics.median(wall["fast"]),
+        }
+    return results
+
+
+def kernel_shapes():
+    """The shapes of the convolutions of a ResNet-50, stem to last block."""
+    shapes = [(7, 7, 3, 64)]
+    width_in = 64
+    for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for block in range(blocks):
+            shapes += [(1, 1, width_in, width), (3, 3, width, width)]
+            shapes += [(1, 1, width, 4 * width)]
+            if block == 0 and width > 64:
+                shapes.append((1, 1, width_in, 4 * width))
+            width_in = 4 * width
+    return shapes
+
+
+def kernels(wrap, key):
+    """All kernels by he_normal's rule, each from its own key."""
+    made = []
+    for number, shape in enumerate(kernel_shapes()):
+        draw = SAMPLERS["truncated_normal"](
+            wrap(jax.random.fold_in(key, number)), shape=shape
+        )
+        made.append(draw * np.float32(np.sqrt(2 / np.prod(shape[:-1])) / 0.8796))
+    return made
+
+
+def compile_once(kind):
+    """What one new process sees: seconds to trace and lower, to compile, to run."""
+    key = jax.block_until_ready(jax.random.key(3))
+    function = jax.jit(functools.partial(kernels, KEYS[kind]))
+    start, processor = time.perf_counter(), time.process_time()
+    lowered = function.lower(key)
+    middle = time.perf_counter()
+    compiled = lowered.compile()
+    end, processor_end = time.perf_counter(), time.process_time()
+    drawn = jax.block_until_ready(compiled(key))
+    checksum = sum(int(np.asarray(x).view(np.uint32).sum()) for x in drawn)
+    runs = [timed(functools.partial(compiled, key))[0] for _ in range(5)]
+    return {
+        "lower": middle - start,
+        "compile": end - middle,
+        "processor": processor_end - processor,
+        "run": statistics.median(runs),
+        "checksum": checksum,
+    }
+
+
+def compilation(rounds):
+    """The same from `rounds` pairs of new processes, one after the other."""
+    seen = {"jax": [], "fast": []}
+    for _ in range(rounds):
+        for kind in seen:
+            command = [sys.executable, __file__, "--compile-once", kind]
+            out = subprocess.run(command, check=True, capture_output=True, text=True)
+            seen[kind].append(json.loads(out.stdout))
+    assert len({one["checksum"] for side in seen.values() for one in side}) == 1
+    results = {"kernels": len(kernel_shapes())}
+    for part in ("lower", "compile", "processor", "run"):
+        sides = {kind: [one[part] for one in side] for kind, side in seen.items()}
+        results[f"{part}_seconds"] = compared(sides)
+    return results
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=2**22)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--compile-rounds", type=int, default=3)
+    parser.add_argument("--compile-once", choices=list(KEYS), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.compile_once:
+        print(json.dumps(compile_once(options.compile_once)))
+        return
+    report = {
+        "device": jax.devices()[0].device_kind,
+        "processor": platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "jax": jax.__version__,
+        "load": os.getloadavg()[0],
+        "size": options.size,
+        "throughput": throughput(options.size, options.rounds),
+        "resnet_50_kernels": compilation(options.compile_rounds),
+    }
+    json.dump(report, sys.stdout, indent=1)
+    print()
+
+
+if __name__ == "__main__":
+    main()
