@@ -127,14 +127,17 @@ def _prose(text: str) -> str:
             items = re.findall(
                 r"^  (\w+): (.*?)(?=^  \w+: |\Z)", rest + "\n", re.S | re.M
             )
-            lines = [f"- `{name}`: {_joined(said)}" for name, said in items]
+            lines = [f"- `{name}`: {_code(said)}" for name, said in items]
             blocks.append(f"**{head[:-1]}**\n\n" + "\n".join(lines))
         elif head == "Example:":
             blocks.append(f"```pycon\n{inspect.cleandoc(rest)}\n```")
         elif head.startswith("Source:"):
-            blocks.append(f"**Source:** {_joined(block.removeprefix('Source:'))}")
+            blocks.append(f"**Source:** {_code(block.removeprefix('Source:'))}")
         else:
-            blocks.append(
-                re.sub(r"``([^`]+)``|:\w+:`~?([^`]+)`", r"`\1\2`", _joined(block))
-            )
+            blocks.append(_code(block))
     return "\n\n".join(blocks)
+
+
+def _code(text: str) -> str:
+    """Code and names as Markdown writes them."""
+    return re.sub(r"``([^`]+)``|:\w+:`~?([^`]+)`", r"`\1\2`", _joined(text))

@@ -139,8 +139,9 @@ def slice_backward(
 ) -> ClosedJaxpr:
     """The part of a program that the wanted outputs depend on.
 
-    Loops and branches are sliced within, so that a carry that nothing reads is gone.
-    Inputs stay, needed or not; equations with effects stay.
+    Loops and branches are sliced within, so that a carry that nothing reads is gone
+    (from a while only since JAX 0.12). Inputs stay, needed or not; equations with
+    effects stay.
 
     Args:
       program: the program.

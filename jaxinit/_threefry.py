@@ -1,9 +1,8 @@
 """Counter-based random bits: JAX's threefry, on the host and unrolled for CPUs.
 
-Element `i` of an array of random bits is a hash of the key and the 64-bit counter
-`i`, nothing else. So any part of an array can be made alone, in any order, and
-thousands of keys can be derived at once in numpy, with exactly the bits of
-`jax.random` (in its partitionable layout, the default).
+Element `i` of an array of random bits is a hash of the key and the 64-bit counter `i`.
+So any part of an array can be made alone, and thousands of keys derived at once in
+numpy, with the bits of `jax.random` (in its partitionable layout, the default).
 
 For CPUs, JAX lowers the 20 rounds of the hash as a loop over whole arrays. Written
 out, they fuse with what consumes the bits into one pass over memory: see `fast_key`.
@@ -97,7 +96,7 @@ def split(
 ) -> np.ndarray:
     """The key data of `jax.random.split(key, shape)`: shape (..., *shape, 2).
 
-    Key data has shape (..., 2); `partitionable` and LayoutError as for `random_bits`.
+    `partitionable` and LayoutError as for :func:`random_bits`.
     """
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     high, low = _hash_range(key, 0, math.prod(shape), partitionable)
@@ -165,10 +164,13 @@ def _words(array: ArrayLike) -> np.ndarray:
 def fast_key(key: Any) -> Any:
     """The same key, for samplers that run sooner on CPUs: every bit stays as it is.
 
-    Give the result to any function of `jax.random`. On CPUs it then draws the same
-    values in about half the time or less, and compiles in about half; for every other
-    platform it lowers to JAX's own threefry. The choice falls at lowering, so it is
-    right for a CPU program on a machine with a GPU, and for export.
+    Give the result to any function of `jax.random`. On CPUs it then draws several times
+    faster and compiles in about half the time; for every other platform it lowers to
+    JAX's own threefry. The choice falls at lowering: right on machines with a GPU, too.
+
+    Random bits, split and fold_in are always the same, and so is what is computed from
+    the bits element by element. Where jit fuses the draw into a sum or a loop (gamma,
+    beta, a norm over the draw), XLA may round the last bit another way.
 
     What is not a threefry key is returned as it is, and so is a key about which JAX
     may have something to say: raw keys that are batched, or that the user has asked to
@@ -201,7 +203,7 @@ def fast_key(key: Any) -> Any:
 def is_threefry(dtype: Any) -> bool:
     """Whether keys of this dtype are threefry's: JAX's own or those of `fast_key`.
 
-    Raw keys, arrays of uint32, are of whatever kind `jax_default_prng_impl` says.
+    Raw keys are of whatever kind `jax_default_prng_impl` says.
     """
     return dtype in _threefry_dtypes()
 

@@ -143,6 +143,23 @@ def test_a_program_of_shards_is_opaque_even_on_one_device():
     assert [sub.kind for sub in subs(mapped, VECTOR)] == ["opaque"]
 
 
+@pytest.mark.parametrize(
+    ("argument", "kind"),
+    [
+        (lambda: jnp.float32(1), "inline"),
+        (lambda: jnp.int32(1), "opaque"),
+        (lambda: jnp.ones(2), "opaque"),
+        (lambda: jax.new_ref(jnp.float32(1)), "opaque"),
+    ],
+    ids=["the same", "another dtype", "another shape", "a reference"],
+)
+def test_a_call_has_the_types_of_its_operands(argument, kind):
+    (call,) = program(jax.jit(jnp.sin), jnp.float32(1)).jaxpr.eqns
+    inside = jax.make_jaxpr(lambda x: jnp.sin(1.0))(argument())
+    (sub,) = _jaxpr.subprograms(call.replace(params={"jaxpr": inside}))
+    assert sub.kind == kind
+
+
 def test_several_programs_in_one_equation_are_opaque():
     def solve(x):
         half = lambda _, y: y / 2  # noqa: E731
@@ -222,6 +239,19 @@ def test_slicing_frees_the_scan_of_an_init_of_its_carry():
 
     assert max(carries(closed)) > 0
     assert max(carries(_jaxpr.slice_backward(closed))) == 0
+
+
+def test_slicing_a_while_keeps_its_values_and_frees_it_where_jax_can():
+    def f(x):
+        def step(carry):
+            return carry[0] + 1, carry[1] * 2, jnp.sin(carry[2])
+
+        return lax.while_loop(lambda carry: carry[0] < 3, step, (0, x, x))[:2]
+
+    closed = program(f, VECTOR)
+    sliced = _jaxpr.slice_backward(closed)
+    same(run(sliced, VECTOR), run(closed, VECTOR))
+    assert ("sin" in names(sliced)) == (jax.__version_info__ < (0, 12))
 
 
 def test_slicing_keeps_the_wanted_outputs_and_every_input():

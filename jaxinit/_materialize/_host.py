@@ -119,7 +119,14 @@ def is_key(aval: Any) -> bool:
 
 def is_threefry(aval: Any) -> bool:
     """Whether this is the type of threefry keys."""
-    return is_key(aval) and str(aval.dtype) == "key<fry>"
+    return is_key(aval) and _threefry.is_threefry(aval.dtype)
+
+
+def wrapped(data: np.ndarray, aval: Any) -> jax.Array:
+    """The keys of this type that have these data."""
+    own = str(aval.dtype) != "key<fry>"
+    kind = _threefry.unrolled_prng_impl if own else "threefry2x32"
+    return jax.random.wrap_key_data(jnp.asarray(data), impl=kind)
 
 
 def _as_host(value: Any) -> np.ndarray | None:

@@ -17,13 +17,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from jaxinit import _jaxpr
 from jaxinit._materialize._chains import NotAChain, chain_of
-from jaxinit._materialize._host import Host, Unknown, is_key, is_threefry
+from jaxinit._materialize._host import Host, Unknown, is_key, is_threefry, wrapped
 from jaxinit._materialize._scans import vectorize_scans
 from jaxinit._materialize._steps import Chain
 
@@ -139,9 +138,7 @@ def _given(host: Host, var: Any) -> Given | Full | None:
     except Unknown:
         return None
     if is_key(aval):
-        return Given(
-            jax.random.wrap_key_data(jnp.asarray(value), impl="threefry2x32"), "key"
-        )
+        return Given(wrapped(value, aval), "key")
     return Given(value, "host")
 
 
@@ -252,8 +249,7 @@ def _input_value(var: Any, host: Host, given: dict[Any, Any]) -> Any:
                 f"ShapeDtypeStruct ({var.aval.str_short()}); pass the array"
             )
         return given[var]
-    data = jnp.asarray(host.value(var))
-    return jax.random.wrap_key_data(data, impl="threefry2x32")
+    return wrapped(host.value(var), var.aval)
 
 
 def _name(jaxpr: Jaxpr, consts: Sequence[Any]) -> str:

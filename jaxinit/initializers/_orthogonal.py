@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxinit._threefry import fast_key
 from jaxinit.initializers._initializer import (
     OutSharding,
     Recipe,
@@ -140,7 +141,7 @@ def _draw_as_jax_does(
     dtype: np.dtype,
     out_sharding: OutSharding,
 ) -> jax.Array:
-    return build()(key, shape, dtype)
+    return build()(fast_key(key), shape, dtype)
 
 
 def _draw_scaled(

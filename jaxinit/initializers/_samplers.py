@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+from jaxinit._threefry import fast_key
 from jaxinit.initializers._initializer import (
     OutSharding,
     Recipe,
@@ -26,7 +27,7 @@ def _from_jax(
     dtype: np.dtype,
     out_sharding: OutSharding,
 ) -> jax.Array:
-    return build()(key, shape, dtype, out_sharding)
+    return build()(fast_key(key), shape, dtype, out_sharding)
 
 
 @initializer

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinit._threefry import fast_key
 from jaxinit.initializers._fans import Axes, Fans, Use
 from jaxinit.initializers._initializer import (
     OutSharding,
@@ -134,7 +135,7 @@ def _draw_as_jax_does(
             out_axis=(),
             batch_axis=tuple(range(len(shape))),
         )
-    return init(key, shape, dtype, out_sharding)
+    return init(fast_key(key), shape, dtype, out_sharding)
 
 
 def _draw_from_sampler(

@@ -38,3 +38,7 @@ __all__ = [
     "assert_symmetry_broken",
     "assert_trees_identical",
 ]
+
+# Every name has one home, and says so in pickles and messages.
+for _name in __all__:
+    globals()[_name].__module__ = __name__

@@ -251,7 +251,9 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("act", "text"), ERRORS, ids=lambda v: None if callable(v) else str(v)[:60])
+@pytest.mark.parametrize(
+    ("act", "text"), ERRORS, ids=lambda v: None if callable(v) else str(v)[:60]
+)
 def test_what_does_not_fit_is_named(act, text):
     with pytest.raises((ValueError, TypeError), match=f"^{re.escape(text)}$"):
         act()
