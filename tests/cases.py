@@ -157,6 +157,7 @@ CASES = [
     Case(
         "orthogonal", lambda: ours.orthogonal(1.5), peer=lambda: theirs.orthogonal(1.5)
     ),
+    Case("householder", lambda: ours.orthogonal(0.5, method="householder")),
     Case(
         "delta_orthogonal",
         ours.delta_orthogonal,

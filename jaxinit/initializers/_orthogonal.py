@@ -5,23 +5,32 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._threefry import fast_key
+from jaxinit.initializers._haar import haar
 from jaxinit.initializers._initializer import (
     OutSharding,
     Recipe,
     Shape,
     initializer,
+    scaled_by,
 )
 from jaxinit.initializers._options import check_nonnegative, check_rank
 
 
 @initializer
-def orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = None):
+def orthogonal(
+    scale: Any = 1.0,
+    column_axis: int = -1,
+    dtype: Any = None,
+    *,
+    method: Literal["qr", "householder"] = "qr",
+):
     r"""Draw a uniformly distributed (semi-)orthogonal matrix, times a scale.
 
     The weight is flattened to a matrix with the columns along `column_axis` and every
@@ -37,9 +46,13 @@ def orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = None):
       scale: multiplies the matrix.
       column_axis: the axis of the outputs.
       dtype: used where the call gives none. Narrow floats are factored in float32.
+      method: ``"qr"`` factors a Gaussian matrix, with the bits of JAX;
+        ``"householder"`` draws the reflections of such a factorization directly, which
+        gives other numbers of the same distribution, in less time. Real dtypes only.
 
     Raises:
-      ValueError: at the call, for a shape of fewer than two axes.
+      ValueError: at once for an unknown method; at the call for a shape of fewer than
+        two axes.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -51,11 +64,15 @@ def orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = None):
     for the uniform distribution.
     """
     check_nonnegative("scale", scale)
+    if method not in ("qr", "householder"):
+        raise ValueError(f"method must be 'qr' or 'householder', got {method!r}")
+    check = functools.partial(_check_columns, "orthogonal", column_axis)
+    if method == "householder":
+        draw = functools.partial(_draw_reflections, scale, column_axis)
+        return Recipe(draw, check=check, accepts="floating", shards=False)
     build = functools.partial(jax.nn.initializers.orthogonal, scale, column_axis)
     return Recipe(
-        functools.partial(_draw_as_jax_does, build),
-        check=functools.partial(_check_columns, "orthogonal", column_axis),
-        shards=False,
+        functools.partial(_draw_as_jax_does, build), check=check, shards=False
     )
 
 
@@ -132,6 +149,21 @@ def delta_orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = None)
         check=_check_kernel,
         shards=False,
     )
+
+
+def _draw_reflections(
+    scale: Any,
+    column_axis: int,
+    key: Any,
+    shape: Shape,
+    dtype: np.dtype,
+    out_sharding: OutSharding,
+) -> jax.Array:
+    columns = shape[column_axis]
+    rest = tuple(np.delete(np.asarray(shape), column_axis).tolist())
+    matrix = haar(key, math.prod(rest), columns, dtype)
+    weight = jnp.moveaxis(jnp.reshape(matrix, (*rest, columns)), -1, column_axis)
+    return scaled_by(weight, scale)
 
 
 def _draw_as_jax_does(
