@@ -77,6 +77,9 @@ def materialize(
     )
 
 
+materialize.__module__ = "jaxinit"  # its one import path
+
+
 class Materialize:
     """An init function that is carried out leaf by leaf; see :func:`materialize`."""
 
