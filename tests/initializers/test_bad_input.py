@@ -159,8 +159,8 @@ AT_CALL = [
         "dtype of truncated_normal must be floating, got complex64",
     ),
     (
-        lambda: init.normal()(KEY, 3),
-        "the shape given to normal must be a tuple of integers, got 3",
+        lambda: init.normal()(KEY, None),
+        "the shape given to normal must be a tuple of integers, got None",
     ),
     (
         lambda: init.normal()(KEY, (2.0, 3)),

@@ -108,6 +108,10 @@ def test_arguments_may_be_given_by_name():
     )
 
 
+def test_one_integer_is_the_shape_of_a_vector():
+    same(initializers.normal()(KEY, 3), theirs.normal()(KEY, 3))
+
+
 def test_integers_may_be_constant():
     for name in ("zeros", "ones"):
         same(

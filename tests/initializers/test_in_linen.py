@@ -15,7 +15,10 @@ import pytest
 from in_flax import KEY, ROLES, ours, same, theirs, to_bfloat16
 
 # Flax multiplies parameters and inputs of different dtypes.
-pytestmark = pytest.mark.usefixtures("relaxed_promotion")
+pytestmark = [
+    pytest.mark.usefixtures("relaxed_promotion"),
+    pytest.mark.filterwarnings("ignore:SelfAttention will be deprecated"),
+]
 
 
 class Layer(NamedTuple):
