@@ -57,12 +57,12 @@ def _by_lapack(below: jax.Array, taus: jax.Array) -> jax.Array:
 def _by_triangular_solve(below: jax.Array, taus: jax.Array) -> jax.Array:
     columns = len(taus)
     vectors = below + jnp.eye(*below.shape, dtype=below.dtype)
-    precisely = {"precision": lax.Precision.HIGHEST}
-    inner = jnp.matmul(vectors.T, vectors, **precisely)
+    precision = lax.Precision.HIGHEST  # TPUs would multiply in bfloat16
+    inner = jnp.matmul(vectors.T, vectors, precision=precision)
     inverse = jnp.triu(inner, 1) + jnp.diag(1 / taus)
     solved = lax.linalg.triangular_solve(
         inverse, vectors[:columns].T, left_side=True, lower=False
     )
     return jnp.eye(*below.shape, dtype=below.dtype) - jnp.matmul(
-        vectors, solved, **precisely
+        vectors, solved, precision=precision
     )
