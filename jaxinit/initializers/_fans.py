@@ -155,6 +155,13 @@ class Use:
 
     def roles(self, shape: tuple[int, ...]) -> dict[str, frozenset[int]]:
         """The axes of each role, counted from the front, for a weight of this shape."""
+        if self.in_axis == -2 and len(shape) < 2:
+            # The sentence that JAX gives, which callers may look for, and the shape.
+            raise ValueError(
+                f"Can't compute input and output sizes of a {len(shape)}-dimensional "
+                "weights tensor with default in_axis. Must be at least 2D or specify "
+                f"in_axis explicitly. Got shape {shape}"
+            )
         named: list[tuple[str, int]] = []
         for role in ("in_axis", "out_axis", "batch_axis"):
             for axis in _axes(getattr(self, role), role):

@@ -123,9 +123,15 @@ AT_BUILD = [
 
 AT_CALL = [
     (
+        lambda: init.he_normal(in_axis=2, out_axis=0)(KEY, (3, 4)),
+        "in_axis 2 does not exist in a weight of shape (3, 4); name the axes: "
+        "in_axis=, out_axis= (and batch_axis=)",
+    ),
+    (
         lambda: init.he_normal()(KEY, (3,)),
-        "in_axis -2 does not exist in a weight of shape (3,); name the axes: in_axis=, "
-        "out_axis= (and batch_axis=)",
+        "Can't compute input and output sizes of a 1-dimensional weights tensor with "
+        "default in_axis. Must be at least 2D or specify in_axis explicitly. "
+        "Got shape (3,)",
     ),
     (
         lambda: init.he_normal(in_axis=(0, 1), out_axis=-2)(KEY, (3, 4)),
@@ -198,8 +204,9 @@ AT_CALL = [
     ),
     (
         lambda: init.stacked(init.he_normal())(KEY, (8, 4)),
-        "in_axis -2 does not exist in a weight of shape (4,); name the axes: in_axis=, "
-        "out_axis= (and batch_axis=)",
+        "Can't compute input and output sizes of a 1-dimensional weights tensor with "
+        "default in_axis. Must be at least 2D or specify in_axis explicitly. "
+        "Got shape (4,)",
     ),
     (
         lambda: init.blocked(init.he_normal(), blocks=3)(KEY, (8, 16)),

@@ -176,8 +176,9 @@ ERRORS = [
     (lambda: initializers.wang_init(0), "depth must be positive, got 0"),
     (
         lambda: initializers.spectral()(KEY, (3,)),
-        "in_axis -2 does not exist in a weight of shape (3,); name the axes: in_axis=, "
-        "out_axis= (and batch_axis=)",
+        "Can't compute input and output sizes of a 1-dimensional weights tensor with "
+        "default in_axis. Must be at least 2D or specify in_axis explicitly. "
+        "Got shape (3,)",
     ),
     (
         lambda: initializers.embedding(axis=2)(KEY, (3, 4)),

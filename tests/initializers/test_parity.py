@@ -264,8 +264,9 @@ ERRORS = [
     ),
     (
         lambda: ours.torch_default_attention()(KEY, (3,)),
-        "in_axis -2 does not exist in a weight of shape (3,); name the axes: in_axis=, "
-        "out_axis= (and batch_axis=)",
+        "Can't compute input and output sizes of a 1-dimensional weights tensor with "
+        "default in_axis. Must be at least 2D or specify in_axis explicitly. "
+        "Got shape (3,)",
     ),
 ]
 

@@ -142,8 +142,9 @@ ERRORS = [
     ),
     (
         lambda: init.sinusoidal()(KEY, (8,)),
-        "in_axis -2 does not exist in a weight of shape (8,); name the axes: in_axis=, "
-        "out_axis= (and batch_axis=)",
+        "Can't compute input and output sizes of a 1-dimensional weights tensor with "
+        "default in_axis. Must be at least 2D or specify in_axis explicitly. "
+        "Got shape (8,)",
     ),
 ]
 
