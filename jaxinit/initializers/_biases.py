@@ -13,7 +13,12 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxinit.initializers._initializer import OutSharding, Recipe, Shape, initializer
-from jaxinit.initializers._numbers import check_index, check_number, check_positive
+from jaxinit.initializers._numbers import (
+    check_index,
+    check_number,
+    check_positive,
+    repeated_along,
+)
 
 Blocks = Mapping[int, jax.Array]
 
@@ -269,9 +274,7 @@ def _spread(
     dtype: np.dtype,
     _: OutSharding,
 ) -> jax.Array:
-    along = [1] * len(shape)
-    along[axis] = shape[axis]
     traced = isinstance(start, Tracer) or isinstance(stop, Tracer)
     # Numbers are spread on the host, so that no compiler rounds them otherwise.
     line = (jnp if traced else np).linspace(start, stop, shape[axis])
-    return jnp.broadcast_to(jnp.asarray(line, dtype).reshape(along), shape)
+    return repeated_along(axis, line, shape, dtype)

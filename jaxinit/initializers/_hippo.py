@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit.initializers._initializer import OutSharding, Recipe, Shape, initializer
+from jaxinit.initializers._numbers import repeated_along
 
 # ----------------------------------------------------------------------------- HiPPO
 
@@ -244,10 +245,7 @@ def _fill_along(
     dtype: np.dtype,
     _: OutSharding,
 ) -> jax.Array:
-    along = [1] * len(shape)
-    along[axis] = shape[axis]
-    line = jnp.asarray(sequence(_orders(shape, axis)), dtype).reshape(along)
-    return jnp.broadcast_to(line, shape)
+    return repeated_along(axis, sequence(_orders(shape, axis)), shape, dtype)
 
 
 def _check_axis(name: str, axis: int, shape: Shape):

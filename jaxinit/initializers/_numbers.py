@@ -67,3 +67,12 @@ def open_uniform(
     """
     half = jnp.asarray(jnp.finfo(dtype).eps / 2, dtype)
     return jax.random.uniform(key, shape, dtype, out_sharding=out_sharding) + half
+
+
+def repeated_along(
+    axis: int, line: Any, shape: tuple[int, ...], dtype: np.dtype
+) -> jax.Array:
+    """A line of values along one axis, the same at every place of the others."""
+    along = [1] * len(shape)
+    along[axis] = shape[axis]
+    return jnp.broadcast_to(jnp.asarray(line, dtype).reshape(along), shape)

@@ -54,7 +54,8 @@ def test_draws_in_bfloat16_take_128_values_and_have_a_mean():
 def test_orthogonal_exists_in_16_bits(dtype):
     weight = initializers.orthogonal()(jax.random.key(0), (64, 32), dtype)
     testing.assert_orthogonal(weight)
-    with pytest.raises(NotImplementedError):
+    # JAX has no such factorization, and says so in a type that moved with its versions.
+    with pytest.raises((NotImplementedError, TypeError), match=dtype.__name__):
         jax.nn.initializers.orthogonal()(jax.random.key(0), (64, 32), dtype)
 
 
