@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -102,21 +102,25 @@ class Materialize:
         functools.update_wrapper(self, init_fn, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        flat, makings, shardings = self._plan(args, kwargs)
-        leaves = make_leaves(flat.leaves, makings, shardings, self._progress)
-        return flat.unflatten(leaves)
+        flat, makings, shardings, wanted = self._plan(args, kwargs)
+        sizes = [
+            aval.size for aval, want in zip(flat.leaves, wanted, strict=True) if want
+        ]
+        report = _counter(self._progress, sum(sizes))
+        return flat.unflatten(make_leaves(flat.leaves, makings, shardings, report))
 
     def explain(self, *args: Any, **kwargs: Any) -> Report:
         """Per leaf: its shape, how it is made, and why not faster where it is not."""
-        flat, makings, _ = self._plan(args, kwargs)
-        return explain(flat, makings)
+        flat, makings, _, _ = self._plan(args, kwargs)
+        return explain(flat, dict(makings))
 
     def _plan(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[_paths.Flat, list[Making | None], list[Any]]:
+    ) -> tuple[_paths.Flat, Iterator[tuple[int, Making]], list[Any], list[bool]]:
         traced = self._traced.trace(*args, **kwargs)
         flat = _paths.flatten(traced.out_info, argument="init_fn's result")
-        wanted = set(_rules.select(self._only, flat.names, argument="only"))
+        named = set(_rules.select(self._only, flat.names, argument="only"))
+        wanted = [name in named for name in flat.names]
         arguments = _dynamic_arguments(
             self._init_fn, self._static, traced, args, kwargs
         )
@@ -124,10 +128,22 @@ class Materialize:
         makings = plan(
             traced.jaxpr,
             arguments,
-            [name in wanted for name in flat.names],
+            wanted,
             in_chunks=_platform(shardings) == "cpu",
         )
-        return flat, makings, shardings
+        return flat, makings, shardings, wanted
+
+
+def _counter(progress: Progress | None, total: int) -> Callable[[int], None]:
+    count = 0
+
+    def more(number: int):
+        nonlocal count
+        count += number
+        if progress is not None:
+            progress(count, total)
+
+    return more
 
 
 def _platform(shardings: list[Any]) -> str:

@@ -25,9 +25,17 @@ from jaxinit._materialize._steps import Chain, Step, literal, runner
 from jaxinit._primitives import ELEMENTWISE, RESHAPING
 
 _HOISTING = frozenset(("mul", "div", "add", "sub"))
-# XLA computes these in vectors, and what is left over in another way.
-_REMAINDER = frozenset(("exp", "exp2", "expm1", "log", "log1p", "logistic", "pow"))
-_SMALL = 16
+# XLA computes these by other instructions where the last axis is shorter than this: it
+# unrolls such loops, and packs them into vectors of other widths.
+_SHORTEST = {
+    "erf_inv": 8,
+    **dict.fromkeys(
+        """
+        cosh erf erfc exp exp2 expm1 log logistic pow sinh tanh
+        """.split(),  # noqa: SIM905
+        16,
+    ),
+}
 _TRANSPARENT = frozenset(("neg", "copy", "stop_gradient", "convert_element_type"))
 
 
@@ -44,6 +52,7 @@ class _Builder:
     def __init__(self, host: Host, root: Any):
         self.host, self.root = host, root
         self.size = root.aval.size
+        self.last_axis = self.size
         self.steps: list[Step] = []
         self.binds: list[Callable[..., Any]] = []
         self.numbers: dict[Any, int] = {}
@@ -57,8 +66,9 @@ class _Builder:
             raise NotAChain("draws nothing")
         scalar = self._hoist(root)
         last = self._visit(root, hoisted=scalar)
-        if self.size < _SMALL and any(s.operation in _REMAINDER for s in self.steps):
-            raise NotAChain("fewer elements than XLA computes at once")
+        shortest = max(_SHORTEST.get(step.operation, 0) for step in self.steps)
+        if self.last_axis < shortest:
+            raise NotAChain("its last axis is shorter than a vector")
         value = None if scalar is None else scalar[1]
         steps, binds = tuple(self.steps), tuple(self.binds)
         run = runner(steps, binds, last)
@@ -70,6 +80,7 @@ class _Builder:
         """Walk back through reshapes, which are the identity on the flat index."""
         while not isinstance(var, Literal):
             eqn = self.host.producer.get(var)
+            self.last_axis = min(self.last_axis, _last_axis(var.aval, self.size))
             if eqn is None or eqn.primitive.name not in RESHAPING:
                 return var
             if len(eqn.invars) != 1 or eqn.invars[0].aval.size != var.aval.size:
@@ -266,3 +277,9 @@ class _Builder:
             return eqn.primitive.bind(*values, **eqn.params)
 
         self._add(var, step, bind)
+
+
+def _last_axis(aval: Any, size: int) -> int:
+    """The length of an array's innermost loop; `size` for what is no such array."""
+    sizes = [axis for axis in aval.shape if axis != 1]
+    return sizes[-1] if aval.size == size and sizes else size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from jaxinit._materialize._plan import Compiled, Full, Given, Making
 from jaxinit._materialize._steps import Chain
@@ -11,12 +11,12 @@ from jaxinit._paths import Flat
 from jaxinit._report import Report
 
 
-def explain(flat: Flat, makings: Sequence[Making | None]) -> Report:
+def explain(flat: Flat, makings: Mapping[int, Making]) -> Report:
     """A row for each leaf: what it is, how it is made, and why not faster."""
     names: dict[object, str] = {}
     rows = []
-    for (name, aval), making in zip(flat.items(), makings, strict=True):
-        how, program, why = _told(making, names)
+    for index, (name, aval) in enumerate(flat.items()):
+        how, program, why = _told(makings.get(index), names)
         rows.append(
             (name.full, str(tuple(aval.shape)), str(aval.dtype), how, program, why)
         )

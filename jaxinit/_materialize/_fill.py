@@ -21,9 +21,10 @@ import numpy as np
 from jaxinit._materialize._kernels import ROW, compiler
 from jaxinit._materialize._steps import Chain
 
-ROWS = 256  # a launch of 2^20 elements: 4 MB of float32
+ROWS = 256  # of a launch: 2^20 elements, 4 MB of float32
 IN_FLIGHT = 2
 COMPILERS = 2
+_PAGE = 4096
 _PLAIN = 2**62  # a width that no stretch reaches: consecutive elements
 
 
@@ -41,7 +42,7 @@ class Stretch:
     pitch: int = _PLAIN
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Order:
     """One buffer to fill: a chain, the stretches of it that are wanted, where to."""
 
@@ -59,42 +60,73 @@ def aligned(count: int, dtype: Any) -> np.ndarray:
     return raw[offset : offset + size].view(dtype)
 
 
-def fill(orders: list[Order], done: Callable[[int], None] = lambda count: None):
-    """Fill every buffer: chains of one name together, by one kernel."""
-    groups: dict[tuple[Any, ...], list[Order]] = collections.defaultdict(list)
-    for order in orders:
-        groups[order.chain.steps, order.buffer.dtype].append(order)
-    # The second kernel compiles while the first one runs.
-    with concurrent.futures.ThreadPoolExecutor(COMPILERS) as compilers:
-        ready = []
-        for members in groups.values():
-            rows = _Rows.of(members)
-            if not len(rows):
-                continue
-            table = rows.table(members)
-            columns = [_padded(column[: rows.height], rows.height) for column in table]
-            kernel = compiler(members[0].chain, rows.strided, columns)
-            ready.append((members, rows, table, compilers.submit(kernel)))
-        for members, rows, table, compiling in ready:
-            _launch(members, rows, table, compiling.result(), done)
+class Filler:
+    """Fills buffers, those of one chain together, by one kernel.
+
+    A kernel compiles as soon as the first order for it comes in, while the caller still
+    plans; meanwhile the system is made to back the buffers with memory, which for
+    large models costs as much as computing what goes there.
+    """
+
+    def __init__(self, done: Callable[[int], None] = lambda count: None):
+        self._done = done
+        self._groups: dict[Any, _Group] = {}
+        self._compilers = concurrent.futures.ThreadPoolExecutor(COMPILERS)
+        self._backers = concurrent.futures.ThreadPoolExecutor(1)
+
+    def __enter__(self) -> Filler:
+        return self
+
+    def __exit__(self, *_: Any):
+        self._compilers.shutdown(cancel_futures=True)
+        self._backers.shutdown(cancel_futures=True)
+
+    def add(self, order: Order):
+        """Take an order; its buffer must not be touched until `run` is over."""
+        if not order.buffer.size:
+            return
+        strided = any(stretch.width != _PLAIN for stretch in order.stretches)
+        name = order.chain.steps, order.buffer.dtype, strided
+        group = self._groups.get(name)
+        if group is None:
+            compiling = self._compilers.submit(compiler(order.chain, strided, ROWS))
+            group = self._groups[name] = _Group(strided, compiling)
+        group.orders.append(order)
+        group.backed.append(self._backers.submit(_back, order.buffer))
+
+    def run(self):
+        """Fill every buffer."""
+        for group in self._groups.values():
+            _launch(group, self._done)
 
 
-def _launch(
-    orders: list[Order],
-    rows: _Rows,
-    table: list[np.ndarray],
-    kernel: Callable[..., jax.Array],
-    done: Callable[[int], None],
-):
+@dataclasses.dataclass
+class _Group:
+    """The orders of one kernel."""
+
+    strided: bool
+    compiling: concurrent.futures.Future
+    orders: list[Order] = dataclasses.field(default_factory=list)
+    backed: list[concurrent.futures.Future] = dataclasses.field(default_factory=list)
+
+
+def _back(buffer: np.ndarray):
+    """Touch every page of a buffer, which then has memory of its own."""
+    buffer.view(np.uint8)[::_PAGE] = 0
+
+
+def _launch(group: _Group, done: Callable[[int], None]):
+    rows = _Rows.of(group.orders)
+    table = rows.table(group.orders, group.strided)
+    kernel = group.compiling.result()
     flights: collections.deque[tuple[int, jax.Array]] = collections.deque()
-    for start in range(0, len(rows), rows.height):
-        stop = start + rows.height
-        part = [_padded(column[start:stop], rows.height) for column in table]
+    for start in range(0, len(rows), ROWS):
+        part = [_padded(column[start : start + ROWS], ROWS) for column in table]
         flights.append((start, kernel(*part)))
         if len(flights) > IN_FLIGHT:
-            done(rows.land(*flights.popleft(), orders))
+            done(rows.land(*flights.popleft(), group))
     while flights:
-        done(rows.land(*flights.popleft(), orders))
+        done(rows.land(*flights.popleft(), group))
 
 
 # ------------------------------------------------------------------------------ rows
@@ -162,17 +194,7 @@ class _Rows:
     def __len__(self) -> int:
         return len(self.order)
 
-    @property
-    def height(self) -> int:
-        """Rows of one launch."""
-        return min(ROWS, 1 << (len(self) - 1).bit_length())
-
-    @property
-    def strided(self) -> bool:
-        """Whether some stretch leaves elements out between its own."""
-        return bool(np.any(self.width != _PLAIN))
-
-    def table(self, orders: list[Order]) -> list[np.ndarray]:
+    def table(self, orders: list[Order], strided: bool) -> list[np.ndarray]:
         """The operands of the kernel, a line for each row."""
         plain = self.width == _PLAIN
         base = (self.base + np.where(plain, self.first, 0)).astype(np.uint64)
@@ -180,7 +202,7 @@ class _Rows:
             (base >> np.uint64(32)).astype(np.uint32),
             base.astype(np.uint32),
         ]
-        if self.strided:
+        if strided:
             columns += [
                 np.where(plain, 0, self.first).astype(np.uint32),
                 np.where(plain, 2**31 - 1, self.width).astype(np.uint32),
@@ -196,7 +218,7 @@ class _Rows:
             columns.append(np.stack(scalars)[self.order])
         return columns
 
-    def land(self, start: int, values: jax.Array, orders: list[Order]) -> int:
+    def land(self, start: int, values: jax.Array, group: _Group) -> int:
         """Copy what a launch computed to where it belongs; returns how much it was."""
         result = np.asarray(values)
         stop = min(start + len(result), len(self))
@@ -205,7 +227,9 @@ class _Rows:
         for low, high in itertools.pairwise(edges):
             count = (high - low - 1) * ROW + int(self.count[start + high - 1])
             target = int(self.target[start + low])
-            buffer = orders[self.order[start + low]].buffer
+            order = self.order[start + low]
+            group.backed[order].result()
+            buffer = group.orders[order].buffer
             buffer[target : target + count] = result[low:high].reshape(-1)[:count]
         return int(self.count[start:stop].sum())
 

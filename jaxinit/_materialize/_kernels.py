@@ -27,15 +27,27 @@ def _executable(
 
 
 def compiler(
-    chain: Chain, strided: bool, columns: list[np.ndarray]
+    chain: Chain, strided: bool, rows: int
 ) -> Callable[[], Callable[..., jax.Array]]:
-    """What compiles the kernel of a chain, or finds it compiled."""
-    avals = tuple(jax.ShapeDtypeStruct(c.shape, c.dtype) for c in columns)
+    """What compiles the kernel of a chain for a number of rows, or finds it compiled.
+
+    The kernel takes columns, an entry for each row: the two words of the first
+    counter; if `strided`, where in its stretch the row starts, its width and pitch; a
+    key for each of the chain's draws; its scalar.
+    """
+    words = [jax.ShapeDtypeStruct((rows,), np.uint32)] * (5 if strided else 2)
+    keys = [jax.ShapeDtypeStruct((rows, 2), np.uint32)] * len(chain.keys)
+    scalar = chain.scalar
+    scalars = [] if scalar is None else [jax.ShapeDtypeStruct((rows,), scalar.dtype)]
+    avals = (*words, *keys, *scalars)
     wide = bool(_compat.setting("jax_enable_x64"))
 
     def compile_here() -> Callable[..., jax.Array]:
         # The settings of a context do not follow into another thread by themselves.
-        with jax.enable_x64(wide):
+        with (
+            jax.enable_x64(wide),
+            jax.default_device(jax.local_devices(backend="cpu")[0]),
+        ):
             return _executable(chain.steps, strided, wide, avals, _ByName(chain))
 
     return compile_here

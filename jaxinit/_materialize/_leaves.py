@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -12,85 +12,81 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
-from jaxinit._materialize._fill import Order, Stretch, aligned, fill
-from jaxinit._materialize._plan import Compiled, Full, Given, Making, Program
+from jaxinit._materialize._fill import Filler, Order, Stretch, aligned
+from jaxinit._materialize._plan import Compiled, Full, Making, Program
 from jaxinit._materialize._steps import Chain
-
-Progress = Callable[[int, int], None]
 
 
 def make_leaves(
     avals: Sequence[Any],
-    makings: Sequence[Making | None],
+    makings: Iterable[tuple[int, Making]],
     shardings: Sequence[Any],
-    progress: Progress | None,
+    report: Callable[[int], None],
 ) -> list[Any]:
-    """The leaf of every making, and the ShapeDtypeStruct itself where there is none."""
-    done = _counter(avals, makings, progress)
+    """The leaf of every making, and the ShapeDtypeStruct itself where there is none.
+
+    Args:
+      avals: the types of all leaves.
+      makings: how to make some of them, by number. They are taken one by one: kernels
+        compile while the next ones are still being planned.
+      shardings: of all leaves, None for one of the default device.
+      report: is told how many more elements are there.
+    """
     leaves: list[Any] = list(avals)
-    orders: list[Order] = []
     finish: dict[int, Callable[[], Any]] = {}
-    programs: dict[int, list[int]] = {}
-    for index, (aval, making, sharding) in enumerate(
-        zip(avals, makings, shardings, strict=True)
-    ):
-        if isinstance(making, Chain):
-            own, finish[index] = _ordered(making, aval, sharding)
-            orders.extend(own)
-        elif isinstance(making, Full):
-            leaves[index] = _full(making.value, aval, sharding)
-            done(aval.size)
-        elif isinstance(making, Given):
-            leaves[index] = _placed(jnp.asarray(making.value), sharding)
-            done(aval.size)
-        elif isinstance(making, Compiled):
-            programs.setdefault(id(making.program), []).append(index)
-    for members in programs.values():
-        made = _run([makings[index] for index in members], shardings, members)
-        for index, leaf in zip(members, made, strict=True):
-            leaves[index] = leaf
-            done(leaf.size)
-    fill(orders, done)
+    whole: dict[int, np.ndarray] = {}
+    programs: dict[int, dict[int, Compiled]] = {}
+    with Filler(report) as filler:
+        for index, making in makings:
+            aval, sharding = avals[index], shardings[index]
+            if isinstance(making, Compiled):
+                programs.setdefault(id(making.program), {})[index] = making
+            elif isinstance(making, Chain):
+                orders, finish[index] = _ordered(making, aval, sharding)
+                for order in orders:
+                    filler.add(order)
+            elif isinstance(making, Full) and sharding is None:
+                whole[index] = np.full(aval.shape, making.value, aval.dtype)
+            elif isinstance(making, Full):
+                leaves[index] = _full(making.value, aval, sharding)
+                report(aval.size)
+            else:
+                leaves[index] = _placed(jnp.asarray(making.value), sharding)
+                report(aval.size)
+        for members in programs.values():
+            for index, leaf in _run(members, shardings):
+                leaves[index] = leaf
+                report(leaf.size)
+        filler.run()
     for index, wrap in finish.items():
-        leaves[index] = wrap()
+        made = wrap()
+        # Hundreds of small arrays reach the device sooner in one call.
+        (whole if isinstance(made, np.ndarray) else leaves)[index] = made
+    for index, leaf in zip(whole, jax.device_put(list(whole.values())), strict=True):
+        leaves[index] = leaf
+    report(sum(leaves[index].size for index in whole.keys() - finish.keys()))
     return leaves
-
-
-def _counter(
-    avals: Sequence[Any], makings: Sequence[Making | None], progress: Progress | None
-) -> Callable[[int], None]:
-    total = sum(
-        aval.size for aval, making in zip(avals, makings, strict=True) if making
-    )
-    count = 0
-
-    def done(more: int):
-        nonlocal count
-        count += more
-        if progress is not None:
-            progress(min(count, total), total)
-
-    return done
 
 
 # -------------------------------------------------------------------------- programs
 
 
-def _run(makings: list[Any], shardings: Sequence[Any], members: list[int]) -> list[Any]:
+def _run(
+    members: dict[int, Compiled], shardings: Sequence[Any]
+) -> Iterator[tuple[int, Any]]:
     """The leaves of one program, each where it belongs."""
-    program = makings[0].program
+    program = next(iter(members.values())).program
     # A leaf of reductions or factorizations is computed whole: parts would round
     # otherwise. Elementwise ones are computed where they lie.
     inside: list[Any] = [None] * len(program.closed.jaxpr.outvars)
-    for making, index in zip(makings, members, strict=True):
+    for index, making in members.items():
         if making.local:
             inside[making.output] = shardings[index]
     run = _executable(program.name, tuple(inside), _Unnamed(program))
     outputs = run(*program.inputs)
-    return [
-        _placed(outputs[making.output], None if making.local else shardings[index])
-        for making, index in zip(makings, members, strict=True)
-    ]
+    for index, making in members.items():
+        sharding = None if making.local else shardings[index]
+        yield index, _placed(outputs[making.output], sharding)
 
 
 class _Unnamed:
@@ -124,8 +120,6 @@ def _placed(value: Any, sharding: Any) -> Any:
 
 
 def _full(value: np.ndarray, aval: Any, sharding: Any) -> Any:
-    if sharding is None:
-        return jax.device_put(np.full(aval.shape, value, aval.dtype))
     return jax.make_array_from_callback(
         aval.shape,
         sharding,
@@ -136,11 +130,14 @@ def _full(value: np.ndarray, aval: Any, sharding: Any) -> Any:
 def _ordered(
     chain: Chain, aval: Any, sharding: Any
 ) -> tuple[list[Order], Callable[[], Any]]:
-    """What to fill for a leaf, and how to make an array of it afterwards."""
+    """What to fill for a leaf, and how to make an array of it afterwards.
+
+    Without a sharding that is an array of the host, to be handed over with others.
+    """
     if sharding is None:
         buffer = aligned(aval.size, aval.dtype)
         order = Order(chain, aval.size, [Stretch(0, aval.size)], buffer)
-        return [order], lambda: jax.device_put(buffer.reshape(aval.shape))
+        return [order], lambda: buffer.reshape(aval.shape)
     buffers: dict[Any, np.ndarray] = {}
     orders = []
     indices = sharding.addressable_devices_indices_map(aval.shape)

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from jaxinit import _jaxpr
@@ -94,8 +95,10 @@ def plan(
     wanted: Sequence[bool],
     *,
     in_chunks: bool,
-) -> list[Making | None]:
-    """How to make each wanted output of a traced function, in their order.
+) -> Iterator[tuple[int, Making]]:
+    """How to make each wanted output of a traced function, by its number.
+
+    What is known soonest comes first: one can begin with it while the rest is planned.
 
     Args:
       closed: the program of the function.
@@ -109,7 +112,6 @@ def plan(
     flat = vectorize_scans(whole)
     known = [None if isinstance(a, jax.ShapeDtypeStruct) else a for a in arguments]
     host, host_of_whole = Host(flat, known), Host(whole, known)
-    makings: list[Making | None] = [None] * len(wanted)
     rest: list[_Rest] = []
     outputs = [index for index, want in enumerate(wanted) if want]
     for position, index in enumerate(outputs):
@@ -122,10 +124,9 @@ def plan(
         if isinstance(making, Chain) and not in_chunks:
             rest.append(_Rest(index, own, "accelerators run whole programs", True))
         else:
-            makings[index] = making
-    for index, making in _compiled(whole, host_of_whole, known, rest):
-        makings[index] = making
-    return makings
+            yield index, making
+    together = len(wanted) > 1
+    yield from _compiled(whole, host_of_whole, known, rest, together)
 
 
 def _given(host: Host, var: Any) -> Given | Full | None:
@@ -161,18 +162,22 @@ def _spread_scalar(host: Host, var: Any) -> np.ndarray | None:
 
 
 def _compiled(
-    whole: ClosedJaxpr, host: Host, known: list[Any], rest: list[_Rest]
+    whole: ClosedJaxpr,
+    host: Host,
+    known: list[Any],
+    rest: list[_Rest],
+    together: bool,
 ) -> Iterator[tuple[int, Compiled]]:
     programs = []
     for leaves in _sharing(host, rest):
-        programs.append((leaves, _program(leaves, whole, host, known)))
+        programs.append((leaves, _program(leaves, whole, host, known, together)))
     times = collections.Counter(program.name for _, program in programs)
     # What is there once is compiled together, as jit would: one compilation is less
     # than many. What repeats is compiled once and called again.
     once = [leaf for leaves, own in programs if times[own.name] == 1 for leaf in leaves]
     programs = [(leaves, own) for leaves, own in programs if times[own.name] > 1]
     if once:
-        programs.append((once, _program(once, whole, host, known)))
+        programs.append((once, _program(once, whole, host, known, together)))
     for leaves, program in programs:
         for output, leaf in enumerate(leaves):
             yield leaf.index, Compiled(program, output, leaf.why, leaf.local)
@@ -220,9 +225,16 @@ def _is_input(host: Host, var: Any) -> bool:
 
 
 def _program(
-    leaves: list[_Rest], whole: ClosedJaxpr, host: Host, known: list[Any]
+    leaves: list[_Rest],
+    whole: ClosedJaxpr,
+    host: Host,
+    known: list[Any],
+    together: bool,
 ) -> Program:
     roots = [leaf.var for leaf in leaves]
+    if together and len(roots) == 1:
+        # XLA fuses a lone result otherwise than one of several.
+        roots.append(Literal(np.int32(0), ShapedArray((), np.dtype(np.int32))))
     needed = {id(eqn) for eqn in _behind(host, roots)}
     eqns = [eqn for eqn in whole.jaxpr.eqns if id(eqn) in needed]
     made = {var for eqn in eqns for var in eqn.outvars}
