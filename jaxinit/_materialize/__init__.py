@@ -1,7 +1,4 @@
-"""materialize: the values of ``jax.jit(init_fn)``, bit for bit, without its compile.
-
-Not public yet: with JAX 0.12 some leaves still differ from jit in their last bit.
-"""
+"""materialize: the values of ``jax.jit(init_fn)``, bit for bit, without its compile."""
 
 from __future__ import annotations
 
@@ -61,7 +58,7 @@ def materialize(
 
     Example:
       >>> import jax
-      >>> from jaxinit._materialize import materialize
+      >>> from jaxinit import materialize
       >>> def init(key):
       ...     kernel = jax.random.normal(key, (3, 2))
       ...     return {"kernel": kernel, "bias": jax.numpy.zeros(2)}

@@ -72,7 +72,8 @@ class _Builder:
         value = None if scalar is None else scalar[1]
         steps, binds = tuple(self.steps), tuple(self.binds)
         run = runner(steps, binds, last)
-        return Chain(steps, tuple(self.keys), value, self.copies or 1, run)
+        dtype = np.dtype(self.root.aval.dtype)
+        return Chain(steps, tuple(self.keys), value, dtype, self.copies or 1, run)
 
     # -- structure
 

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxinit._materialize._kernels import ROW, compiler
+from jaxinit._materialize._kernels import ROW, compiler, scratch
 from jaxinit._materialize._steps import Chain
 
 ROWS = 256  # of a launch: 2^20 elements, 4 MB of float32
@@ -119,14 +119,23 @@ def _launch(group: _Group, done: Callable[[int], None]):
     rows = _Rows.of(group.orders)
     table = rows.table(group.orders, group.strided)
     kernel = group.compiling.result()
+    # Results are written over results that were copied already, so that no more than
+    # these few take memory, and none of it is new.
+    free = [scratch(group.orders[0].chain, ROWS) for _ in range(IN_FLIGHT)]
     flights: collections.deque[tuple[int, jax.Array]] = collections.deque()
+
+    def land():
+        start, values = flights.popleft()
+        done(rows.land(start, values, group))
+        free.append(values)
+
     for start in range(0, len(rows), ROWS):
         part = [_padded(column[start : start + ROWS], ROWS) for column in table]
-        flights.append((start, kernel(*part)))
-        if len(flights) > IN_FLIGHT:
-            done(rows.land(*flights.popleft(), group))
+        if not free:
+            land()
+        flights.append((start, kernel(free.pop(), *part)))
     while flights:
-        done(rows.land(*flights.popleft(), group))
+        land()
 
 
 # ------------------------------------------------------------------------------ rows
@@ -220,7 +229,9 @@ class _Rows:
 
     def land(self, start: int, values: jax.Array, group: _Group) -> int:
         """Copy what a launch computed to where it belongs; returns how much it was."""
-        result = np.asarray(values)
+        # A view that ends with this function: one kept by the array would forbid that
+        # it is written over.
+        result = np.from_dlpack(values.block_until_ready())
         stop = min(start + len(result), len(self))
         cuts = np.flatnonzero(np.diff(self.piece[start:stop])) + 1
         edges = [0, *cuts.tolist(), stop - start]
@@ -229,7 +240,7 @@ class _Rows:
             target = int(self.target[start + low])
             order = self.order[start + low]
             group.backed[order].result()
-            buffer = group.orders[order].buffer
+            buffer = group.orders[order].buffer.view(result.dtype)
             buffer[target : target + count] = result[low:high].reshape(-1)[:count]
         return int(self.count[start:stop].sum())
 

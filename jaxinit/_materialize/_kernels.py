@@ -23,7 +23,8 @@ def _executable(
     steps: tuple[Step, ...], strided: bool, settings: Any, avals: Any, run: _ByName
 ) -> Callable[..., jax.Array]:
     kernel = functools.partial(_kernel, steps, strided, run)
-    return jax.jit(kernel).lower(*avals).compile()
+    jitted = jax.jit(kernel, donate_argnums=0, keep_unused=True)
+    return jitted.lower(*avals).compile()
 
 
 def compiler(
@@ -31,15 +32,17 @@ def compiler(
 ) -> Callable[[], Callable[..., jax.Array]]:
     """What compiles the kernel of a chain for a number of rows, or finds it compiled.
 
-    The kernel takes columns, an entry for each row: the two words of the first
-    counter; if `strided`, where in its stretch the row starts, its width and pitch; a
-    key for each of the chain's draws; its scalar.
+    The kernel takes an array to write over, see :func:`scratch`, and columns, an entry
+    for each row: the two words of the first counter; if `strided`, where in its stretch
+    the row starts, its width and pitch; a key for each of the chain's draws; its
+    scalar.
     """
     words = [jax.ShapeDtypeStruct((rows,), np.uint32)] * (5 if strided else 2)
     keys = [jax.ShapeDtypeStruct((rows, 2), np.uint32)] * len(chain.keys)
     scalar = chain.scalar
     scalars = [] if scalar is None else [jax.ShapeDtypeStruct((rows,), scalar.dtype)]
-    avals = (*words, *keys, *scalars)
+    over = jax.ShapeDtypeStruct((rows, ROW), _exchanged(chain))
+    avals = (over, *words, *keys, *scalars)
     wide = bool(_compat.setting("jax_enable_x64"))
 
     def compile_here() -> Callable[..., jax.Array]:
@@ -51,6 +54,18 @@ def compiler(
             return _executable(chain.steps, strided, wide, avals, _ByName(chain))
 
     return compile_here
+
+
+def scratch(chain: Chain, rows: int) -> jax.Array:
+    """An array that a launch of the chain's kernel may write its result over."""
+    here = jax.local_devices(backend="cpu")[0]
+    return jax.device_put(np.empty((rows, ROW), _exchanged(chain)), here)
+
+
+def _exchanged(chain: Chain) -> np.dtype:
+    """The dtype in which results leave the kernel: words where NumPy has no such."""
+    dtype = chain.dtype
+    return dtype if dtype.isbuiltin == 1 else np.dtype(f"uint{8 * dtype.itemsize}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +81,8 @@ class _ByName:
 def _kernel(
     steps: tuple[Step, ...],
     strided: bool,
-    run: Callable[[Any, Any], Any],
+    run: _ByName,
+    over: Any,
     high: Any,
     low: Any,
     *rest: Any,
@@ -90,7 +106,10 @@ def _kernel(
             )
             bits[number] = _of_width(words, int(step.params[0][1]))
     scalar = next(keys, None)
-    return run(bits, None if scalar is None else scalar[:, None])
+    result = run(bits, None if scalar is None else scalar[:, None])
+    if result.dtype == over.dtype:
+        return result
+    return lax.bitcast_convert_type(result, over.dtype)
 
 
 def _of_width(words: tuple[Any, Any], width: int) -> Any:

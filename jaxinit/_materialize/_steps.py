@@ -37,6 +37,7 @@ class Chain:
     steps: tuple[Step, ...]
     keys: tuple[np.ndarray, ...]  # uint32, each (copies, 2), one for each step "bits"
     scalar: np.ndarray | None
+    dtype: np.dtype
     copies: int  # independent stretches of equal length, each with its own keys
     run: Callable[[Any, Any], Any] = dataclasses.field(compare=False)
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxinit._materialize import materialize
+from jaxinit import materialize
 
 
 def content(leaf):

@@ -7,8 +7,8 @@ import pytest
 from flax import linen as nn
 from identical import content
 
+from jaxinit import materialize
 from jaxinit._errors import RuleError
-from jaxinit._materialize import materialize
 
 KEY, X = jax.random.key(0), jnp.ones((1, 4))
 

@@ -13,7 +13,8 @@ from flax import linen as nn
 from identical import assert_as_jit, differences
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from jaxinit._materialize import _fill, materialize
+from jaxinit import materialize
+from jaxinit._materialize import _fill
 
 KEY = jax.random.key(3)
 MESH = jax.make_mesh((4, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
@@ -102,7 +103,7 @@ import jax
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxinit._materialize import materialize
+from jaxinit import materialize
 
 def init(key):
     return jax.random.normal(key, (16, 24)) * 0.1

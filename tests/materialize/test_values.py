@@ -8,7 +8,7 @@ from flax import linen as nn
 from flax import nnx
 from identical import assert_as_jit, differences
 
-from jaxinit._materialize import materialize
+from jaxinit import materialize
 
 KEY = jax.random.key(0)
 initializers = nn.initializers

@@ -1,0 +1,46 @@
+"""The memory that materialize takes above what it returns."""
+
+import subprocess
+import sys
+
+PROGRAM = """
+import resource, sys
+import jax
+from jaxinit import materialize
+
+def init(key, count):
+    keys = jax.random.split(key, count)
+    return [jax.random.normal(one, (1024, 1024)) * 0.02 for one in keys]
+
+make = materialize(init, static_argnums=1)
+make(jax.random.key(0), 1)  # compiles the kernel, loads what that needs
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+before = resident()
+if sys.argv[1] == "whole":
+    made = jax.jit(init, static_argnums=1)(jax.random.key(1), 64)
+else:
+    made = make(jax.random.key(1), 64)
+jax.block_until_ready(made)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+print(peak - before - sum(leaf.nbytes for leaf in made))
+"""
+CHUNK = 4 * 2**20
+
+
+def extra(how):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True
+    )
+    return int(done.stdout)
+
+
+def test_no_more_than_a_few_chunks_are_held_above_the_parameters():
+    """256 MB of parameters: three chunks in flight, and 8 MB for all of Python."""
+    assert extra("in chunks") < 3 * CHUNK + 8 * 2**20
+
+
+def test_the_measure_sees_what_a_compilation_holds():
+    assert extra("whole") > 3 * CHUNK + 8 * 2**20
