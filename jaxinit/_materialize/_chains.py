@@ -66,7 +66,8 @@ class _Builder:
             raise NotAChain("draws nothing")
         scalar = self._hoist(root)
         last = self._visit(root, hoisted=scalar)
-        shortest = max(_SHORTEST.get(step.operation, 0) for step in self.steps)
+        flat = [step.operation for step in self.steps if step.flat]
+        shortest = max(_SHORTEST.get(operation, 0) for operation in flat)
         if self.last_axis < shortest:
             raise NotAChain("its last axis is shorter than a vector")
         value = None if scalar is None else scalar[1]

@@ -231,7 +231,8 @@ class _Rows:
         """Copy what a launch computed to where it belongs; returns how much it was."""
         # A view that ends with this function: one kept by the array would forbid that
         # it is written over.
-        result = np.from_dlpack(values.block_until_ready())
+        ready: Any = values.block_until_ready()
+        result = np.from_dlpack(ready)
         stop = min(start + len(result), len(self))
         cuts = np.flatnonzero(np.diff(self.piece[start:stop])) + 1
         edges = [0, *cuts.tolist(), stop - start]
