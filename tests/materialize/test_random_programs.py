@@ -88,7 +88,7 @@ def program(seed):
     def init(key):
         random = np.random.default_rng(seed)
         leaves = []
-        for _ in range(random.integers(1, 4)):
+        for _ in range(random.integers(1, 3)):
             shape = SHAPES[random.integers(len(SHAPES))]
             dtype = DTYPES[random.integers(len(DTYPES))]
             draw = DRAWS[random.integers(len(DRAWS))]
