@@ -120,5 +120,6 @@ TABLES = (
     RANDOM,
 )
 
-# Elementwise, in the releases that have them: JAX 0.12 and later.
-NEWER = frozenset({"log2", "one_minus_square", "polynomial"})
+# In the releases that have them, JAX 0.12 and later: elementwise, and `unstack`, the
+# inverse of a stack with a result for each element of an axis.
+NEWER = frozenset({"log2", "one_minus_square", "polynomial", "unstack"})

@@ -92,22 +92,23 @@ class Host:
                 stack.extend(missing)
                 continue
             stack.pop()
-            self._known[var] = self._compute(eqn) if _is_small(eqn) else None
+            self._known[var] = self._compute(eqn, var) if _is_small(eqn) else None
 
-    def _compute(self, eqn: Any) -> np.ndarray | None:
+    def _compute(self, eqn: Any, var: Any) -> np.ndarray | None:
         variable = any(
             not isinstance(operand, Literal) and operand in self._variable
             for operand in eqn.invars
         )
         if variable:
             self._variable.update(eqn.outvars)
-        out = eqn.outvars[0].aval
+        out = var.aval
         rounds = eqn.primitive.name in _FLOAT_OPERATIONS
         rounds &= jnp.issubdtype(out.dtype, jnp.floating)
         if rounds and (variable or out.size > 1):
             return None
         try:
-            return _apply(eqn, [self.value(operand) for operand in eqn.invars])
+            operands = [self.value(operand) for operand in eqn.invars]
+            return _apply(eqn, operands, eqn.outvars.index(var))
         except Unknown:
             return None
 
@@ -142,13 +143,17 @@ def _as_host(value: Any) -> np.ndarray | None:
 
 
 def _is_small(eqn: Any) -> bool:
-    return len(eqn.outvars) == 1 and eqn.outvars[0].aval.size <= 4096
+    return sum(var.aval.size for var in eqn.outvars) <= 4096
 
 
-def _apply(eqn: Any, operands: list[np.ndarray]) -> np.ndarray:
-    """One equation in numpy, exactly as XLA computes it, or Unknown."""
+def _apply(eqn: Any, operands: list[np.ndarray], result: int) -> np.ndarray:
+    """One result of an equation in numpy, exactly as XLA computes it, or Unknown."""
     name, params = eqn.primitive.name, eqn.params
-    out = eqn.outvars[0].aval
+    out = eqn.outvars[result].aval
+    if name == "unstack":
+        return np.take(operands[0], result, params["axis"])
+    if len(eqn.outvars) > 1:
+        raise Unknown
     # A key has a trailing axis here that its type does not have.
     extra = (2,) if is_key(out) else ()
     if is_key(out) and not is_threefry(out):

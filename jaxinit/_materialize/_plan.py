@@ -15,7 +15,7 @@ import collections
 import contextlib
 import dataclasses
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -133,7 +133,7 @@ def plan(
 
 
 @contextlib.contextmanager
-def _collector_paused() -> Iterator[None]:
+def _collector_paused() -> Generator[None]:
     """Pause Python's collector of cyclic garbage: it would walk the whole heap.
 
     Thousands of equations are made at once and stay; with JAX loaded, looking for
