@@ -98,7 +98,7 @@ def test_boxed_leaves_stay_boxed():
 
 
 PROGRAM = """
-import sys
+import resource, sys
 import jax
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
 import numpy as np
@@ -115,13 +115,25 @@ wanted = np.asarray(jax.jit(init)(jax.random.key(3)))
 assert len(got.addressable_shards) == 4 and jax.process_count() == 2
 for shard in got.addressable_shards:
     np.testing.assert_array_equal(np.asarray(shard.data), wanted[shard.index])
+
+# The second time nothing is compiled: what it takes is what it makes.
+def large(key, rows):
+    return jax.random.normal(key, (rows, 2**22)) * 0.1
+
+make = materialize(large, out_shardings=sharding, static_argnums=1)
+make(jax.random.key(3), 8)[:, :1].block_until_ready()
+before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+made = make(jax.random.key(3), 24)  # 384 MB, of which 192 MB belong here
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+extra = peak - before - made.nbytes // 2
+assert extra < 0.25 * made.nbytes, f"{extra / 2**20} MB above the own shards"
 everywhere = NamedSharding(mesh, PartitionSpec())
 total = jax.jit(lambda x: x.sum(), out_shardings=everywhere)(got)
 print("rows", [s.index[0].start for s in got.addressable_shards], float(total) != 0.0)
 """
 
 
-def test_two_processes_make_their_own_halves():
+def test_two_processes_make_their_own_halves_and_hold_no_more():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
