@@ -55,8 +55,8 @@ def interpret(
 
     Returns:
       The flat results, and a record for each site, with the leading axes that
-      :func:`jaxinit._signal._sites.levels` tells. A loop of unknown length leaves the record of its last run,
-      a branch that was not taken leaves NaNs (False, zero).
+      :func:`jaxinit._signal._sites.levels` tells. A loop of unknown length leaves the
+      record of its last run, a branch that was not taken NaNs (False, zero).
     """
     tree: dict[Any, Any] = {}
     for site, probe in probes.items():

@@ -76,3 +76,8 @@ def manual_axes(options: Mapping[str, Any]) -> tuple[str, ...]:
     """The axes of the mesh that a shard_map maps over, in the order of the mesh."""
     names = options["mesh"].axis_names
     return tuple(name for name in names if name in options["axis_names"])
+
+
+def has_rule(eqn: Any) -> bool:
+    """Whether an equation holds a function with a derivative of its own."""
+    return eqn.primitive.name.startswith(("custom_jvp", "custom_vjp"))
