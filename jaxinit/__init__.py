@@ -1,14 +1,31 @@
 """Functional initialization and transfer learning for JAX and Flax.
 
 Keys and pytrees in, pytrees and reports out. ``jaxinit.initializers`` replaces
-``jax.nn.initializers`` and ``flax.linen.initializers``; ``jaxinit.testing`` holds
-assertions about random values whose bounds follow from a stated failure rate.
+``jax.nn.initializers`` and ``flax.linen.initializers``; ``jaxinit.trace_uses`` tells
+how a function uses each of its parameters; ``jaxinit.testing`` holds assertions about
+random values whose bounds follow from a stated failure rate.
 """
 
 from importlib.metadata import version as _version
 
 from jaxinit import initializers
+from jaxinit._signal._entry import from_linen, from_nnx
+from jaxinit._signal._products import Product, register_product
+from jaxinit._signal._use import Use
+from jaxinit._signal._uses import trace_uses
 
 __version__ = _version("jaxinit")
 
-__all__ = ["initializers"]
+__all__ = [
+    "initializers",
+    "from_linen",
+    "from_nnx",
+    "trace_uses",
+    "Use",
+    "Product",
+    "register_product",
+]
+
+# Every name has one home, and says so in pickles and messages.
+for _item in (from_linen, from_nnx, trace_uses, Use, Product, register_product):
+    _item.__module__ = __name__

@@ -104,6 +104,6 @@ def _check_leaf(leaf: Any, place: int, flat: Flat) -> None:
         f"params: the leaf {flat.names[place].full!r}" if place < 0 else "args: a leaf"
     )
     raise TypeError(
-        f"{what} is {leaf!r} ({type(leaf).__name__}), not an array; give options of the "
-        "function with functools.partial or a lambda"
+        f"{what} is {leaf!r} ({type(leaf).__name__}), not an array; give options of "
+        "the function with functools.partial or a lambda"
     )
