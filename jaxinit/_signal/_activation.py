@@ -220,8 +220,10 @@ def _scalar(value: Any) -> Any:
 
 
 def _name(frame: Frame, region: list[int]) -> str:
-    for call in frame.calls[region[0]]:
-        if call[1] and all(call in frame.calls[number] for number in region):
+    for call in reversed(frame.calls[region[0]]):
+        if call[1].isidentifier() and all(
+            call in frame.calls[number] for number in region
+        ):
             return call[1]
     kinds = {frame.eqns[number].primitive.name for number in region}
     kinds -= _LINEAR | TRANSPARENT | _SPREADING

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jaxinit._signal._meeting import Meeting, not_understood
+from jaxinit._signal._patches import of_patches
 from jaxinit._signal._products import Product, product_rule
 from jaxinit._signal._record import add_product
 from jaxinit._signal._weights import Factor, Value, Weight, axes_of, merged, spread
@@ -22,6 +23,8 @@ def contraction(meeting: Meeting) -> list[Value]:
         other = meeting.operands[product.other]
         if other.data:
             return _with_signal(meeting, operand, product)
+        if not other.leaves and meeting.record.constants_are_data:
+            return _with_signal(meeting, operand, product)
         if not other.leaves:
             return _with_constant(meeting, operand, product)
     if not weighted:
@@ -38,17 +41,11 @@ def _with_signal(meeting: Meeting, operand: int, product: Product) -> list[Value
     value, other = meeting.operands[operand], meeting.operands[product.other]
     if not value.weights:
         return meeting.signal()
+    product = of_patches(meeting.frame, meeting.eqn.invars[product.other], product)
+    where = meeting.frame, meeting.number, operand
     for weight in value.weights:
         recurrent = weight.looped and bool(other.leaves >> weight.leaf & 1)
-        add_product(
-            meeting.record,
-            product,
-            weight,
-            meeting.frame,
-            meeting.number,
-            operand,
-            recurrent,
-        )
+        add_product(meeting.record, product, weight, *where, recurrent=recurrent)
     return meeting.signal()
 
 
@@ -115,8 +112,9 @@ def _of_parameters(
                 for dim, size in zip(kept, shape, strict=True)
             )
             inner = (*weight.inner, *summed)
-            changes = {"dims": dims, "inner": inner, "transformed": True, "span": None}
-            found.append(weight.but(**changes))
+            side = operand if weight.side in (None, operand) else 1 - operand
+            changes = {"dims": dims, "inner": inner, "side": side, "span": None}
+            found.append(weight.but(transformed=True, **changes))
     return [meeting.result(merged(found))]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from jaxinit._primitives import ELEMENTWISE, ELEMENTWISE_UNCHUNKED, NEWER, TRANSPARENT
 from jaxinit._signal._meeting import Meeting, add
+from jaxinit._signal._patches import multiplied_and_summed
+from jaxinit._signal._record import add_product
 from jaxinit._signal._use import Kind
 from jaxinit._signal._weights import Value, Weight, merged, size_of, spread
 
@@ -29,7 +31,7 @@ def elementwise(meeting: Meeting) -> Value:
         )
         if name == "div" and meeting.operands[1].leaves:
             keeps = False
-        weights = [_fitted(w, shape) for w in weights]
+        weights = _with_sides_settled([_fitted(w, shape) for w in weights])
         distinct = len({w.leaf for w in weights}) == len(weights)
         keeps = keeps and distinct
         found = [w.but(transformed=True, scales=w.scales and keeps) for w in weights]
@@ -39,8 +41,10 @@ def elementwise(meeting: Meeting) -> Value:
     for operand, value in enumerate(meeting.operands):
         if value.is_parameter:
             for own_weight in value.weights:
-                key = add(meeting, kind, own_weight, operand)
                 weight = _fitted(own_weight, shape)
+                if _in_two_steps(meeting, weight, operand):
+                    continue
+                key = add(meeting, kind, own_weight, operand)
                 if _may_be_weight(weight):
                     pending.append(weight.but(pending=key, scales=name in _FACTORS))
         elif value.weights:
@@ -62,6 +66,29 @@ def _fitted(weight: Weight, shape: tuple[int, ...]) -> Weight:
         for dim, size in zip(weight.dims, shape, strict=True)
     )
     return weight.but(dims=dims)
+
+
+def _with_sides_settled(weights: list[Weight]) -> list[Weight]:
+    """A product of parameters that is added to a whole weight is part of it (LoRA)."""
+    if not any(_may_be_weight(weight) for weight in weights):
+        return weights
+    return [weight.but(side=None) for weight in weights]
+
+
+def _in_two_steps(meeting: Meeting, weight: Weight, operand: int) -> bool:
+    """Whether it is a product, written as a multiplication and a sum."""
+    found = multiplied_and_summed(meeting.frame, meeting.number, operand, weight)
+    if found is None or weight.reduced or weight.inner:
+        return False
+    product, number = found
+    other = meeting.operands[1 - operand]
+    recurrent = weight.looped and bool(other.leaves >> weight.leaf & 1)
+    where = meeting.frame, number, 0
+    detail = "a multiplication and a sum"
+    add_product(
+        meeting.record, product, weight, *where, recurrent=recurrent, detail=detail
+    )
+    return True
 
 
 def _may_be_weight(weight: Weight) -> bool:

@@ -26,11 +26,18 @@ class Note:
 
 
 class Record:
-    """The uses that a walk has found, each once."""
+    """The uses that a walk has found, each once.
+
+    Attributes:
+      notes: by leaf, site, operand and kind.
+      on: whether what is told is noted.
+      constants_are_data: whether the signal is made of constants, there being no data.
+    """
 
     def __init__(self) -> None:
         self.notes: dict[Key, Note] = {}
         self.on = True
+        self.constants_are_data = False
 
     def note(
         self,
@@ -117,7 +124,7 @@ def add_product(
     frame: Frame,
     number: int,
     operand: int,
-    recurrent: bool,
+    **fields: Any,
 ) -> None:
     """A weight and the signal are multiplied, and summed."""
     record.drop(weight.pending)
@@ -129,15 +136,22 @@ def add_product(
         record.note("statistic", weight, frame, number, operand)
         return
     if weight.inner:
-        # Another parameter stands between this one and the input, or the output.
+        # Another parameter stands between this one and the input, or the output. In
+        # `x @ (a @ b)` a meets the input. Where b does, the product was no weight but a
+        # signal of its own (learned queries meet keys).
         inner, size = axes_of([weight.inner]), float(size_of([weight.inner]))
-        if bool(into) == bool(out):
+        expected = (0, None) if into else (1, None)
+        if bool(into) == bool(out) or weight.side not in expected:
             record.unknown(weight, frame, number, operand, "a product of parameters")
             return
         if into:
             out, fan_out, taps_out = inner, size, size
         else:
             into, fan_in, taps_in = inner, size, size
+    elif not into and weight.transformed and "in" in product.roles:
+        detail = "multiplies, or is added to, another weight"
+        record.note("scale", weight, frame, number, operand, detail=detail)
+        return
     more_in = math.prod(parts for axis, parts in weight.shards if axis in into)
     more_out = math.prod(parts for axis, parts in weight.shards if axis in out)
     record.note(
@@ -154,7 +168,7 @@ def add_product(
         out_axis=tuple(sorted(out)),
         batch_axis=tuple(sorted(batch)),
         groups=product.groups,
-        recurrent=recurrent,
+        **fields,
     )
 
 

@@ -106,6 +106,16 @@ def _resize(eqn: Any, weight: Weight, result: int) -> Weight:
     return weight.but(dims=dims, span=None)
 
 
+def _moving_slice(eqn: Any, weight: Weight, result: int) -> Weight:
+    """A part that moves as a loop goes on, of which each element is met less often."""
+    part = _resize(eqn, weight, result)
+    parts, rest = divmod(size_of(weight.dims), max(size_of(part.dims), 1))
+    if rest or weight.count is None or weight.count % max(parts, 1):
+        return part
+    looped = weight.looped and parts == 1
+    return part.but(count=weight.count // parts, looped=looped)
+
+
 def _assembled(eqn: Any, weight: Weight, result: int) -> Weight:
     """The parts of all devices: along an axis that grows, no longer split."""
     whole = _resize(eqn, weight, result)
@@ -172,7 +182,7 @@ STRUCTURE: dict[str, Rule] = {
     "reshape": _reshape,
     "slice": _slice,
     "split": _split,
-    "dynamic_slice": _resize,
+    "dynamic_slice": _moving_slice,
     "tile": _tile,
     "pad": _pad,
     "rev": _same,

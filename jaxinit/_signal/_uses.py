@@ -6,10 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from jax.extend.core import Literal as Constant
-from jax.extend.core import jaxpr_as_fun
 
 from jaxinit import _jaxpr
 from jaxinit._signal._following import following
@@ -64,7 +61,7 @@ def uses_of(signal: Signal) -> dict[str, tuple[Use, ...]]:
     leaves = len(signal.names)
     variables = signal.program.jaxpr.invars
     inputs = [
-        Value((Weight(leaf, dims_of(var.aval.shape)),), 1 << leaf)
+        Value((Weight(leaf, dims_of(var.aval.shape)),), 1 << leaf, smooth=1 << leaf)
         if leaf < leaves
         else Value(data=True)
         for leaf, var in enumerate(variables)
@@ -73,7 +70,9 @@ def uses_of(signal: Signal) -> dict[str, tuple[Use, ...]]:
     walk = Walk(record, constants_are_data=len(variables) == leaves)
     outputs = walk.enter(signal.program, (), (), inputs)
     found = by_leaf(record.notes.items(), leaves)
-    needed, reached = _needed(signal), _reached(signal)
+    needed, smooth = _needed(signal), 0
+    for value in outputs:
+        smooth |= value.smooth
     uses = {}
     for leaf, name in enumerate(signal.names):
         rank = len(variables[leaf].aval.shape)
@@ -86,7 +85,7 @@ def uses_of(signal: Signal) -> dict[str, tuple[Use, ...]]:
             own = [Use("unknown", detail="no equation in which it meets the signal")]
         uses[name.full] = tuple(
             dataclasses.replace(
-                use, tied=len(own) > 1, stopped=needed[leaf] and not reached[leaf]
+                use, tied=len(own) > 1, stopped=needed[leaf] and not smooth >> leaf & 1
             )
             for use in own
         )
@@ -121,49 +120,3 @@ def _needed(signal: Signal) -> list[bool]:
         if not isinstance(var, Constant)
     }
     return [var in read for var in sliced.invars[: len(signal.names)]]
-
-
-def _reached(signal: Signal) -> list[bool]:
-    """For each parameter whether a gradient from any output reaches it.
-
-    Known without values: of the program of the gradient, those results depend on the
-    outputs' cotangents, while that of a parameter behind `stop_gradient` is zero by
-    construction.
-    """
-    program = jaxpr_as_fun(signal.program)
-    shapes = [
-        jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype)
-        for var in signal.program.jaxpr.invars
-    ]
-    count = len(signal.names)
-    smooth = [n for n in range(count) if jnp.issubdtype(shapes[n].dtype, jnp.inexact)]
-    rows = [
-        n
-        for n, var in enumerate(signal.program.jaxpr.outvars)
-        if jnp.issubdtype(var.aval.dtype, jnp.inexact)
-    ]
-    results = [signal.program.jaxpr.outvars[n].aval for n in rows]
-    cotangents = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in results]
-    if not smooth or not rows:
-        return [False] * count
-
-    def gradient(cotangents: Any, inputs: Any) -> Any:
-        def outputs(*chosen: Any) -> Any:
-            given = list(inputs)
-            for n, value in zip(smooth, chosen, strict=True):
-                given[n] = value
-            every = program(*given)
-            return [every[n] for n in rows]
-
-        _, pull = jax.vjp(outputs, *(inputs[n] for n in smooth))
-        return pull(cotangents)
-
-    traced = _jaxpr.trace(gradient, cotangents, shapes).program.jaxpr
-    depends = set(traced.invars[: len(rows)])
-    for eqn in traced.eqns:
-        if any(not isinstance(v, Constant) and v in depends for v in eqn.invars):
-            depends.update(eqn.outvars)
-    reached = [False] * count
-    for n, var in zip(smooth, traced.outvars, strict=True):
-        reached[n] = not isinstance(var, Constant) and var in depends
-    return reached

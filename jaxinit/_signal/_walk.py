@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 from jax.extend.core import Literal as Constant
 
@@ -33,13 +34,16 @@ from jaxinit._signal._weights import (
 
 Values = Sequence[Value]
 
+# Their derivative is zero wherever it exists.
+_FLAT = frozenset({"ceil", "floor", "round", "sign", "stop_gradient"})
+
 
 class Walk:
     """Walks a program once, noting how weights are used."""
 
     def __init__(self, record: Record, constants_are_data: bool):
         self.record = record
-        self.constants_are_data = constants_are_data
+        self.record.constants_are_data = constants_are_data
         self.frames: dict[Site, Frame] = {}
         self.values: dict[Any, Value] = {}
 
@@ -53,7 +57,7 @@ class Walk:
         jaxpr = frame.program.jaxpr
         values = self.values
         values.update((var, CONSTANT) for var in jaxpr.constvars)
-        if self.constants_are_data:
+        if self.record.constants_are_data:
             data = Value(data=True)
             values.update((v, data) for v in jaxpr.constvars if v.aval.shape)
         values.update(zip(jaxpr.invars, inputs, strict=True))
@@ -76,7 +80,7 @@ class Walk:
             plain = _plain(operands)
             if name in RANDOM:  # noise is signal too, whoever made the key
                 plain = plain._replace(data=True)
-            return [plain] * len(eqn.outvars)
+            return [_flowing(plain, eqn, operands, var) for var in eqn.outvars]
         subs = list(_jaxpr.subprograms(eqn))
         match [sub.kind for sub in subs]:
             case ["scan"]:
@@ -88,7 +92,10 @@ class Walk:
             case ["opaque"] if name == "shard_map":
                 return self._shards(frame, number, subs[0], operands)
         meeting = Meeting(self.record, frame, number, operands, bool(subs))
-        return visit(meeting)
+        return [
+            _flowing(value, eqn, operands, var)
+            for value, var in zip(visit(meeting), eqn.outvars, strict=True)
+        ]
 
     # ------------------------------------------------------------------------- loops
 
@@ -215,18 +222,24 @@ def _plain(operands: Iterable[Value]) -> Value:
     return Value((), leaves, data)
 
 
+def _flowing(value: Value, eqn: Any, operands: Iterable[Value], var: Any) -> Value:
+    """The value, and from which parameters a gradient reaches it."""
+    smooth = 0
+    dtype = getattr(var.aval, "dtype", None)
+    whole = dtype is None or not jnp.issubdtype(dtype, jnp.inexact)
+    if eqn.primitive.name not in _FLAT and not whole:
+        for operand in operands:
+            smooth |= operand.smooth
+    return value._replace(smooth=smooth)
+
+
 def _join(one: Value, other: Value) -> Value:
     """What is known of an array that is one or the other."""
     if one == other:
         return one
     data, leaves = one.data or other.data, one.leaves | other.leaves
-    if data:
-        weights: tuple[Weight, ...] = ()
-    elif {len(w.dims) for w in (*one.weights, *other.weights)} <= {0}:
-        weights = ()
-    else:
-        weights = merged((*one.weights, *other.weights))
-    return Value(weights, leaves, data)
+    weights = () if data else merged((*one.weights, *other.weights))
+    return Value(weights, leaves, data, one.smooth | other.smooth)
 
 
 def _in_rounds(rounds: int | None) -> Callable[[Weight], Weight]:

@@ -37,7 +37,8 @@ class Weight:
       scales: whether the array is multiplied by c where the leaf is.
       reduced: whether only a reduction of it is left.
       density: the share of the array's elements that are not padding.
-      inner: axes that were summed over in a product with another parameter.
+      inner: factors that were summed over in a product with another parameter.
+      side: which operand of that product it was; None once that no longer matters.
       stacked: axes along which loops run.
       looped: whether a loop reads it unchanged in every round.
       count: in how many rounds it is read; None if nobody knows.
@@ -55,6 +56,7 @@ class Weight:
     reduced: bool = False
     density: float = 1.0
     inner: Dim = ()
+    side: int | None = None
     stacked: frozenset[int] = NO_AXES
     looped: bool = False
     count: int | None = 1
@@ -84,11 +86,13 @@ class Value(NamedTuple):
       weights: the parameters of which it is made, if they can still be seen in it.
       leaves: which parameters it was computed from, as bits of a number.
       data: whether it depends on data.
+      smooth: from which parameters it was computed so that a gradient flows back.
     """
 
     weights: tuple[Weight, ...] = ()
     leaves: int = 0
     data: bool = False
+    smooth: int = 0
 
     @property
     def is_parameter(self) -> bool:
