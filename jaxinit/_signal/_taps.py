@@ -37,8 +37,14 @@ def _backward(tap: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array
 tapped.defvjp(_forward, _backward)
 
 
+def wide(value: Any) -> jax.Array:
+    """The value in float32, or wider if it is: 16 bits are too few to sum in."""
+    inexact = jnp.issubdtype(value.dtype, jnp.inexact)
+    narrow = not inexact or jnp.finfo(value.dtype).bits < 32
+    return value.astype(jnp.float32) if narrow else value
+
+
 def sum_of_squares(value: Any) -> jax.Array:
-    """In float32 or wider, whatever the value is made of."""
-    wide = jnp.promote_types(jnp.float32, jnp.finfo(value.dtype).dtype)
-    flat = value.astype(jnp.promote_types(value.dtype, wide)).ravel()
+    """A real number, in float32 or wider."""
+    flat = wide(value).ravel()
     return jnp.vdot(flat, flat, precision=lax.Precision.HIGHEST).real
