@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,6 +10,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxinit.initializers import gain
 
 # A tail goes on for ever: the one of leaky ReLU, though not steep, is no tail.
 _FAR, _FLAT = 1e4, 1e-3
@@ -46,6 +49,7 @@ class Tails(NamedTuple):
         return self.low > -math.inf and self.high < math.inf
 
 
+@functools.lru_cache(maxsize=1024)
 def tails(activation: Callable[[Any], Any] | None) -> Tails:
     """The tails of an elementwise function; none where it cannot be told.
 
@@ -85,3 +89,21 @@ def _slopes(activation: Callable[[Any], Any]) -> jax.Array:
     with jax.numpy_dtype_promotion("standard"):
         _, slopes = jax.jvp(activation, (points,), (jnp.ones_like(points),))
     return slopes
+
+
+@functools.lru_cache(maxsize=1024)
+def wanted(activation: Callable[[Any], Any] | None) -> tuple[float, float]:
+    """Between which gains a weight beside this activation may be.
+
+    One side of the activation is behind it and one in front; a weight that a linear
+    layer feeds wants 1, one that the activation feeds wants its gain.
+
+    >>> import jax
+    >>> wanted(jax.nn.relu)[0], round(wanted(jax.nn.relu)[1], 3)
+    (1.0, 1.414)
+    """
+    try:
+        own = 1.0 if activation is None else gain(activation)
+    except (TypeError, ValueError):  # it has none: what it does depends on the size
+        own = 1.0
+    return min(1.0, own), max(1.0, own)

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxinit._paths import Name
 from jaxinit._signal._program import Signal
-from jaxinit._signal._sites import Level, equation, levels
+from jaxinit._signal._sites import Level, equation, level_entries, levels
 from jaxinit._signal._use import Site, Use
 
 
@@ -29,6 +29,8 @@ class Place:
       levels: the leading axes of what is recorded here, the outermost first.
       layer_axes: for each of them the axis of the stored array that it runs along;
         None where every run has the same weight, or there is one for each device.
+      entries: for each of them the place in the site of the inner program that it is
+        an axis of.
     """
 
     leaf: int
@@ -37,6 +39,7 @@ class Place:
     after: Site
     levels: tuple[Level, ...]
     layer_axes: tuple[int | None, ...]
+    entries: tuple[int, ...]
 
     @property
     def site(self) -> Site:
@@ -86,7 +89,8 @@ def places(signal: Signal, uses: Mapping[str, Iterable[Use]]) -> list[Place]:
             if levels(signal.program, after) != here:
                 after = use.site
             axes = _layer_axes(here, use.stacked, shape)
-            found.append(Place(leaf, name, use, after, here, axes))
+            entries = level_entries(signal.program, use.site)
+            found.append(Place(leaf, name, use, after, here, axes, entries))
     return sorted(found, key=lambda place: place.site)
 
 

@@ -38,6 +38,15 @@ def levels(program: ClosedJaxpr, site: Site) -> tuple[Level, ...]:
     return tuple(found)
 
 
+def level_entries(program: ClosedJaxpr, site: Site) -> tuple[int, ...]:
+    """For each leading axis the place in the site of the role that makes it."""
+    return tuple(
+        2 * depth + 1
+        for depth, (_, eqn, sub) in enumerate(descent(program, site))
+        if sub.kind == "scan" or eqn.primitive.name == "shard_map"
+    )
+
+
 def has_tap(program: ClosedJaxpr, site: Site) -> bool:
     """Whether a gradient can be told at a site.
 
@@ -65,11 +74,6 @@ def descent(program: ClosedJaxpr, site: Site) -> list[tuple[Any, Any, Subprogram
         found.append((number, eqn, sub))
         program = sub.program
     return found
-
-
-def _has_rule(eqn: Any) -> bool:
-    """Whether an equation holds a function with a derivative of its own."""
-    return eqn.primitive.name.startswith(("custom_jvp", "custom_vjp"))
 
 
 def manual_axes(options: Mapping[str, Any]) -> tuple[str, ...]:
