@@ -9,7 +9,7 @@ from typing import Any
 from jax.extend.core import Literal as Constant
 
 from jaxinit._primitives import REDUCTIONS, TRANSPARENT
-from jaxinit._signal._activation import ALIKE, activation_after, identity
+from jaxinit._signal._activation import activation_after, identity
 from jaxinit._signal._frames import Frame
 from jaxinit._signal._use import Site
 from jaxinit._signal._weights import Value
@@ -125,8 +125,6 @@ def _sort(
         return "statistic"
     if name in ("mul", "div") and {"elements", "root"} <= set(own):
         return "normalized"
-    if name not in ALIKE and name not in _PASSING:
-        return None
     if "elements" in own:
         plain = name in ("add", "sub", "mul", "square", "integer_pow", "abs", "real")
         return "elements" if plain or name in _PASSING else None
