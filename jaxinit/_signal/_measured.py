@@ -14,6 +14,7 @@ from jaxinit._signal._activity import Tails
 from jaxinit._signal._places import Place, shape_at
 from jaxinit._signal._program import Signal
 from jaxinit._signal._sites import equation
+from jaxinit._signal._thresholds import expected_dead
 from jaxinit._signal._use import Site
 
 
@@ -30,6 +31,7 @@ class Moments:
       idle: share of the numbers in the flat tails of the activation; NaN if it has
         none.
       dead: share of the units that are there for all examples.
+      expected_dead: what chance gives for it, see :mod:`._thresholds`.
       examples: how many these are.
       units: how many there are.
       gradient_rms: of the gradient with respect to the product; NaN if it has none.
@@ -44,6 +46,7 @@ class Moments:
     cosine: np.ndarray
     idle: np.ndarray
     dead: np.ndarray
+    expected_dead: np.ndarray
     examples: int
     units: int
     gradient_rms: np.ndarray
@@ -102,29 +105,70 @@ def moments_of(
     gram, blank = gather.total(after["gram"]), np.full(place.layers, np.nan)
     ran = gather.runs > 0
     whole = _moments.examples_at(shape, features, examples)
-    idle, dead = blank, blank
+    idle, dead, expected = blank, blank, blank
+    cosine = _moments.cosine(gram)
+    size_rms = np.sqrt(gather.mean(after["square"]) / size)
     if "idle" in after:
-        counts = gather.total(after["idle"])
-        runs = gather.runs * (size // units)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            idle = np.sum(counts, axis=-1) / (units * runs)
-            dead = np.mean(counts == runs[..., None], axis=-1)
-        dead = np.where(ran, dead, np.nan)
+        counts = gather.total(after["idle"]), gather.total(after["computed"])
+        # Positions of one example are not independent; all of them count as one.
+        share = whole / max(size // units, 1) / np.maximum(gather.runs, 1)
+        idle, dead, expected = _flat(*counts, share, cosine, size_rms, ends)
     slope = seen.get(place.after)
     return Moments(
         input_rms=np.sqrt(gather.mean(product["input"]) / data),
         product_rms=np.sqrt(square),
-        rms=np.sqrt(gather.mean(after["square"]) / size),
+        rms=size_rms,
         mean=gather.mean(after["sum"]) / size,
-        cosine=_moments.cosine(gram),
+        cosine=cosine,
         idle=idle,
         dead=dead,
+        expected_dead=expected,
         examples=whole,
         units=units,
         gradient_rms=blank if slope is None else np.sqrt(gather.mean(slope) / size),
         ran=ran,
         tails=ends,
     )
+
+
+def _flat(
+    idle: np.ndarray,
+    computed: np.ndarray,
+    share: np.ndarray,
+    cosine: np.ndarray,
+    size: np.ndarray,
+    ends: Tails,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The share of idle values, that of dead units, and what chance gives for it.
+
+    Args:
+      idle: how often each unit was in a tail.
+      computed: how often it was computed.
+      share: how many examples one of these stands for.
+      cosine: between examples.
+      size: rms.
+      ends: the tails.
+    """
+    found = np.full((3, *cosine.shape), np.nan)
+    for index in np.ndindex(cosine.shape):
+        reached = computed[index] > 0
+        if not np.any(reached) or not size[index] > 0.0:
+            continue
+        flat, total = idle[index][reached], computed[index][reached]
+        rooms, often = np.unique(total * share[index], return_counts=True)
+        expected = [
+            expected_dead(
+                max(round(float(n), 1), 1.0),
+                round(float(np.nan_to_num(cosine[index], nan=1.0)), 3),
+                round(ends.low / float(size[index]), 3),
+                round(ends.high / float(size[index]), 3),
+            )
+            for n in rooms
+        ]
+        found[(0, *index)] = np.sum(flat) / np.sum(total)
+        found[(1, *index)] = np.mean(flat == total)
+        found[(2, *index)] = np.average(expected, weights=often)
+    return found[0], found[1], found[2]
 
 
 class _Layers:

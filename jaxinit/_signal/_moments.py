@@ -53,11 +53,13 @@ def of_signal(value: Any, features: Sequence[int], examples: int | None, ends: T
     ).real
     if ends.any and not jnp.iscomplexobj(value):
         dtype = value.dtype
-        idle = (value <= jnp.asarray(ends.low, dtype)) | (
-            value >= jnp.asarray(ends.high, dtype)
-        )
+        low, high = jnp.asarray(ends.low, dtype), jnp.asarray(ends.high, dtype)
+        # Exactly zero is what was never computed: padding, tokens of other experts.
+        computed = value != jnp.zeros((), dtype)
+        idle = computed & ((value <= low) | (value >= high))
         others = [axis for axis in range(value.ndim) if axis not in features]
-        record["idle"] = jnp.sum(idle, axis=others, dtype=jnp.int32).ravel()
+        for what, where in (("idle", idle), ("computed", computed)):
+            record[what] = jnp.sum(where, axis=others, dtype=jnp.int32).ravel()
     return record
 
 

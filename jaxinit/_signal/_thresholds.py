@@ -111,7 +111,7 @@ TABLE = (
 
 
 @functools.lru_cache(maxsize=4096)
-def expected_dead(examples: int, cosine: float, low: float, high: float) -> float:
+def expected_dead(examples: float, cosine: float, low: float, high: float) -> float:
     r"""The share of sound units that are dead on this many examples.
 
     Pre-activations of different units are independent, those of one unit on n examples
@@ -133,14 +133,13 @@ def expected_dead(examples: int, cosine: float, low: float, high: float) -> floa
     return float(np.sum(weights * flat**examples) / np.sum(weights))
 
 
-def unexpected_dead(
-    dead: float, *, units: int, examples: int, cosine: float, low: float, high: float
-) -> float:
-    """By how much the share of dead units exceeds what chance gives; 0 if it does not.
+def unexpected_dead(dead: float, *, expected: float, units: int) -> float:
+    """By how much a share of dead units exceeds what chance gives; 0 if it does not."""
+    spread = math.sqrt(max(expected * (1.0 - expected), 1e-4) / units)
+    return max(0.0, dead - min(expected + 5.0 * spread, 1.0))
 
-    A cosine that is not known counts as 1: then chance explains the most.
-    """
-    known = 1.0 if math.isnan(cosine) else cosine
-    expected = expected_dead(examples, round(known, 3), round(low, 3), round(high, 3))
-    expected += 5.0 * math.sqrt(max(expected * (1.0 - expected), 1e-4) / units)
-    return max(0.0, dead - min(expected, 1.0))
+
+def unexpected_flat(idle: float, *, low: float, high: float) -> float:
+    """The share of flat values beyond that of a standard normal signal."""
+    expected = float(ndtr(low) + ndtr(-high))
+    return max(0.0, (idle - expected) / (1.0 - expected))
