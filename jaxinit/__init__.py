@@ -11,6 +11,7 @@ from importlib.metadata import version as _version
 from jaxinit import initializers
 from jaxinit._signal._entry import from_linen, from_nnx
 from jaxinit._signal._products import Product, register_product
+from jaxinit._signal._reinit import ByUse, reinit
 from jaxinit._signal._use import Use
 from jaxinit._signal._uses import trace_uses
 
@@ -21,11 +22,22 @@ __all__ = [
     "from_linen",
     "from_nnx",
     "trace_uses",
+    "reinit",
+    "ByUse",
     "Use",
     "Product",
     "register_product",
 ]
 
 # Every name has one home, and says so in pickles and messages.
-for _item in (from_linen, from_nnx, trace_uses, Use, Product, register_product):
+for _item in (
+    from_linen,
+    from_nnx,
+    trace_uses,
+    reinit,
+    ByUse,
+    Use,
+    Product,
+    register_product,
+):
     _item.__module__ = __name__

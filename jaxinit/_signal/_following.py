@@ -11,6 +11,7 @@ from jax.extend.core import Literal as Constant
 from jaxinit._primitives import REDUCTIONS, TRANSPARENT
 from jaxinit._signal._activation import activation_after, identity
 from jaxinit._signal._frames import Frame
+from jaxinit._signal._fused import blocks_of
 from jaxinit._signal._use import Site
 from jaxinit._signal._weights import Value
 
@@ -28,12 +29,13 @@ _ROOTS = frozenset({"rsqrt", "sqrt", "pow"})
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Following:
-    """What a product runs into."""
+    """What a product runs into; the fields are those of a use."""
 
     bias_site: Site | None = None
     feeds_norm: bool = False
     activation: Callable[[Any], Any] | None = None
     activation_name: str = ""
+    blocks: int = 1
 
 
 def following(frame: Frame, number: int, values: Mapping[Any, Value]) -> Following:
@@ -43,9 +45,10 @@ def following(frame: Frame, number: int, values: Mapping[Any, Value]) -> Followi
     if bias is not None:
         start = _passed(frame, frame.eqns[bias].outvars[0])
     site = None if bias is None else frame.sites[bias]
+    blocks = blocks_of(frame, start)
     if _feeds_norm(frame, start, values):
-        return Following(site, True, identity, "identity")
-    return Following(site, False, *activation_after(frame, start))
+        return Following(site, True, identity, "identity", blocks)
+    return Following(site, False, *activation_after(frame, start), blocks)
 
 
 def _passed(frame: Frame, var: Any) -> Any:

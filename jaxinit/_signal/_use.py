@@ -52,6 +52,8 @@ class Use:
         included. Spatial axes of a convolution are in none of the three. An axis that
         the program splits may stand in two.
       groups: of a convolution, `feature_group_count`.
+      blocks: into how many equal parts the program splits the product along its last
+        dimension: gates, or query, key and value, whose weights are fused in the leaf.
       stacked: axes along which a loop runs, one layer for each index.
       count: how many times in one call each element takes part in this use; None in a
         loop whose length the program does not tell.
@@ -86,6 +88,7 @@ class Use:
     out_axis: tuple[int, ...] = ()
     batch_axis: tuple[int, ...] = ()
     groups: int = 1
+    blocks: int = 1
     stacked: tuple[int, ...] = ()
     count: int | None = 1
     where: str | None = None

@@ -75,8 +75,8 @@ def uses_of(signal: Signal) -> dict[str, tuple[Use, ...]]:
         smooth |= value.smooth
     uses = {}
     for leaf, name in enumerate(signal.names):
-        rank = len(variables[leaf].aval.shape)
-        own = [leftover(_finished(note, walk), rank) for note in found[leaf]]
+        shape = variables[leaf].aval.shape
+        own = [_finished(note, walk, shape) for note in found[leaf]]
         if not needed[leaf]:
             own = [Use("unused")]
         elif any(_shows(value, leaf) for value in outputs):
@@ -92,18 +92,18 @@ def uses_of(signal: Signal) -> dict[str, tuple[Use, ...]]:
     return uses
 
 
-def _finished(note: Note, walk: Walk) -> Use:
-    """The use, with what follows the product."""
-    if not note.use.is_product:
-        return note.use
+def _finished(note: Note, walk: Walk, stored: tuple[int, ...]) -> Use:
+    """The use, with the axes that are left over, and what follows a product."""
+    use = leftover(note.use, len(stored))
+    if not use.is_product:
+        return use
     after = following(note.frame, note.number, walk.values)
-    return dataclasses.replace(
-        note.use,
-        bias_site=after.bias_site,
-        feeds_norm=after.feeds_norm,
-        activation=after.activation,
-        activation_name=after.activation_name,
-    )
+    fields = {f.name: getattr(after, f.name) for f in dataclasses.fields(after)}
+    # Only an axis that is the last dimension of the product is split with it.
+    last = note.frame.eqns[note.number].outvars[0].aval.shape[-1:]
+    if tuple(stored[axis] for axis in use.out_axis) != tuple(last):
+        fields["blocks"] = 1
+    return dataclasses.replace(use, **fields)
 
 
 def _shows(value: Value, leaf: int) -> bool:
