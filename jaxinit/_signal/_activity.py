@@ -44,9 +44,13 @@ class Tails(NamedTuple):
         return self.low > -math.inf or self.high < math.inf
 
     @property
-    def both(self) -> bool:
-        """Whether it saturates on both sides, as tanh and the logistic function do."""
-        return self.low > -math.inf and self.high < math.inf
+    def saturating(self) -> bool:
+        """Whether it is flat far out on both sides, as tanh and the logistic function.
+
+        ReLU6 is flat on both sides, too, but on one of them from 0 on: half of all
+        values lie there, as those of ReLU do.
+        """
+        return -math.inf < self.low < -0.5 and 0.5 < self.high < math.inf
 
 
 @functools.lru_cache(maxsize=1024)

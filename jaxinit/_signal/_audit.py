@@ -185,7 +185,7 @@ def _row(reading: Reading, codes: dict[str, list[str]]) -> dict[str, Any]:
         "mean": reading.mean,
         "cos": _known(reading.cosine),
         "grad": _known(reading.gradient),
-        "flat": _known(reading.idle if reading.tails.both else reading.dead),
+        "flat": _known(reading.idle if reading.tails.saturating else reading.dead),
         "note": ", ".join(codes.get(reading.leaf, ())),
     }
 

@@ -35,7 +35,7 @@ class Reading:
       duplicates: the share of units that equal another one.
       gradient: rms of the gradient with respect to the product.
       slope: rms of the gradient with respect to the weight.
-      idle, dead, examples, units, tails: see :class:`Moments`.
+      idle, dead, expected_dead, examples, units, tails: see :class:`Moments`.
     """
 
     label: str
@@ -53,6 +53,7 @@ class Reading:
     cosine: float
     idle: float
     dead: float
+    expected_dead: float
     examples: int
     units: int
     tails: Tails
@@ -107,6 +108,7 @@ def readings(
                 cosine=float(moments.cosine[index]),
                 idle=float(moments.idle[index]),
                 dead=float(moments.dead[index]),
+                expected_dead=float(moments.expected_dead[index]),
                 examples=moments.examples,
                 units=moments.units,
                 tails=moments.tails,

@@ -127,19 +127,17 @@ def _flat(
     """Dead and saturated units."""
     if not reading.tails.any or math.isnan(reading.idle) or not reading.rms > 0.0:
         return
-    if reading.tails.both:
-        limit, share = _thresholds.SATURATED, reading.idle
+    if reading.tails.saturating:
+        limit = _thresholds.SATURATED
+        share = _thresholds.unexpected_flat(
+            reading.idle, low=reading.tails.low, high=reading.tails.high
+        )
         code, what = "saturated", "its values lie where it is flat"
         told = f"{share:.0%} of {reading.activation} saturated"
     else:
         limit, code = _thresholds.DEAD, "dead"
         share = _thresholds.unexpected_dead(
-            reading.dead,
-            units=reading.units,
-            examples=reading.examples,
-            cosine=reading.cosine,
-            low=reading.tails.low / reading.rms,
-            high=reading.tails.high / reading.rms,
+            reading.dead, expected=reading.expected_dead, units=reading.units
         )
         what = f"its {reading.units} units are flat for all {reading.examples} examples"
         told = f"{reading.dead:.0%} of {reading.activation} dead"
@@ -148,7 +146,7 @@ def _flat(
     # Chance explains up to half of them, in a small layer more; never all.
     whole = reading.dead == 1.0 and reading.units > 1
     severity: Severity = "error" if share > limit.error or whole else "warning"
-    shown = reading.dead if code == "dead" else share
+    shown = reading.dead if code == "dead" else reading.idle
     bias, size = _bias(signal, reading, uses)
     text = f"{shown:.0%} of {what} in {reading.activation}"
     if bias is not None and abs(size) > reading.product_rms:
@@ -196,7 +194,9 @@ def _gain(order: int, reading: Reading, rows: Sequence[Reading]) -> Iterator[Sym
     ]
     less, more = _thresholds.GAIN_LOW, _thresholds.GAIN_HIGH
     small = 0.0 < gain < less.warning * low and later and max(later) < less.warning
-    saturated = reading.tails.both and reading.idle > _thresholds.SATURATED.warning
+    saturated = (
+        reading.tails.saturating and reading.idle > _thresholds.SATURATED.warning
+    )
     grown = later and min(later) > more.warning
     large = gain > more.warning * high and (saturated or grown)
     if not (small or large):
