@@ -2,13 +2,17 @@
 
 Keys and pytrees in, pytrees and reports out. ``jaxinit.initializers`` replaces
 ``jax.nn.initializers`` and ``flax.linen.initializers``; ``jaxinit.trace_uses`` tells
-how a function uses each of its parameters; ``jaxinit.testing`` holds assertions about
-random values whose bounds follow from a stated failure rate.
+how a function uses each of its parameters, ``jaxinit.audit`` whether they are a sound
+start, and ``jaxinit.calibrate`` makes them one; ``jaxinit.testing`` holds assertions
+about random values whose bounds follow from a stated failure rate.
 """
 
 from importlib.metadata import version as _version
 
 from jaxinit import initializers
+from jaxinit._signal._audit import AuditReport, audit
+from jaxinit._signal._calibrate import calibrate
+from jaxinit._signal._calibration import CalibrationReport
 from jaxinit._signal._entry import from_linen, from_nnx
 from jaxinit._signal._products import Product, register_product
 from jaxinit._signal._reinit import ByUse, reinit
@@ -22,6 +26,10 @@ __all__ = [
     "from_linen",
     "from_nnx",
     "trace_uses",
+    "audit",
+    "AuditReport",
+    "calibrate",
+    "CalibrationReport",
     "reinit",
     "ByUse",
     "Use",
@@ -34,6 +42,10 @@ for _item in (
     from_linen,
     from_nnx,
     trace_uses,
+    audit,
+    AuditReport,
+    calibrate,
+    CalibrationReport,
     reinit,
     ByUse,
     Use,

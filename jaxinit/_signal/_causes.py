@@ -51,7 +51,7 @@ class Cause:
     number: float | None = None
 
 
-def reinit_line(leaf: str, initializer: str) -> str:
+def reinit_line(leaf: str, initializer: str = "jaxinit.ByUse()") -> str:
     """The line that draws one weight anew."""
     return (
         f"params, _ = jaxinit.reinit(key, f, params, *args, "
@@ -62,20 +62,6 @@ def reinit_line(leaf: str, initializer: str) -> str:
 def pattern(leaf: str) -> str:
     """A pattern for the leaf and its likes in the other layers."""
     return re.sub(r"\d+", r"\\d+", re.sub(r"[.^$*+?{}\[\]\\|()]", r"\\\g<0>", leaf))
-
-
-def advised(reading: Reading | None) -> str:
-    """The initializer for what follows the weight, as code."""
-    low, high = reading.wanted if reading is not None else (1.0, 1.0)
-    name = reading.activation if reading is not None else "identity"
-    if abs(high - math.sqrt(2)) < 1e-3:
-        return "jaxinit.initializers.he_normal()"
-    if high - low < 1e-3 or name == "tanh":
-        return "jaxinit.initializers.lecun_normal()"
-    return (
-        "jaxinit.initializers.variance_scaling("
-        f"{high**2:.3g}, 'fan_in', 'truncated_normal')"
-    )
 
 
 def of_weights(
@@ -110,7 +96,7 @@ def _not_finite(
         reading.label,
         order,
         f"{bad} of its {values.size} numbers are NaN or infinite",
-        reinit_line(reading.leaf, advised(reading)),
+        reinit_line(reading.leaf),
     )
 
 
@@ -135,7 +121,7 @@ def _zero(
             order,
             "All its numbers are zero, and it is the only way of the signal: behind it "
             "all examples are the same, and no gradient passes through it",
-            reinit_line(reading.leaf, advised(reading)),
+            reinit_line(reading.leaf),
         )
     return Cause(
         "zero",
@@ -145,7 +131,7 @@ def _zero(
         order,
         "All its numbers are zero. It learns from the first step on, and what feeds it "
         "from the second, as a residual gate or a head may",
-        reinit_line(reading.leaf, advised(reading)) + " if that is not meant",
+        reinit_line(reading.leaf) + " if that is not meant",
     )
 
 
@@ -177,7 +163,7 @@ def _duplicates(
         order,
         f"{round(share * units)} of its {units} units equal another one, weight by "
         "weight: they compute the same",
-        reinit_line(reading.leaf, advised(reading)),
+        reinit_line(reading.leaf),
         share,
     )
 
@@ -200,7 +186,7 @@ def _fan(
         reading.label,
         order,
         found.text,
-        reinit_line(reading.leaf, advised(reading)),
+        reinit_line(reading.leaf),
     )
 
 

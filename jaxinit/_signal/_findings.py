@@ -114,7 +114,7 @@ def _finding(causes: Sequence[Cause], short: Sequence[str]) -> Finding:
         others = fold_paths(labels[1:])
         text += f" (likewise {', '.join(others)}"
         numbers = [cause.number for cause in causes if cause.number is not None]
-        if numbers:
+        if numbers and max(numbers) > min(numbers):
             text += f"; {min(numbers):.3g} to {max(numbers):.3g}"
         text += ")"
     if short:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxinit._folding import skeleton
 from jaxinit._report import Severity
 from jaxinit._signal import _thresholds
-from jaxinit._signal._causes import Cause, advised, reinit_line, same_examples
+from jaxinit._signal._causes import Cause, reinit_line, same_examples
 from jaxinit._signal._program import Signal
 from jaxinit._signal._readings import Reading
 from jaxinit._signal._use import Use
@@ -165,7 +165,7 @@ def _flat(
         )
         return
     text += f": the sum has rms {reading.rms:.3g}, mean {reading.mean:.3g}"
-    remedy = reinit_line(reading.leaf, advised(reading))
+    remedy = reinit_line(reading.leaf)
     yield _symptom(code, severity, order, reading, text, remedy, told, number=shown)
 
 
@@ -212,7 +212,7 @@ def _gain(order: int, reading: Reading, rows: Sequence[Reading]) -> Iterator[Sym
         reading,
         f"rms(w) sqrt(fan_in) is {gain:.3g}, where {beside}{wants} is wanted: "
         f"its products are too {'small' if small else 'large'}",
-        reinit_line(reading.leaf, advised(reading)),
+        reinit_line(reading.leaf),
         f"gain {gain:.3g} at {reading.label}",
         number=gain,
     )
@@ -253,7 +253,7 @@ def _range(rows: Sequence[Reading]) -> Iterator[Symptom]:
             f"From here the signal {verb} by a factor of {worst:.1e}, {step:.2g} in "
             f"each weight: rms(w) sqrt(fan_in) is {reading.gain:.3g} where "
             f"{reading.activation} wants {wants}",
-            reinit_line(reading.leaf, advised(reading)),
+            reinit_line(reading.leaf),
             f"the signal {verb} by {worst:.0e}",
         )
 
