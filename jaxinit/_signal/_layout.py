@@ -56,7 +56,7 @@ class Layout:
 def layout_of(use: Use, stored: Shape) -> Layout | None:
     """The layout that the use tells; None where an axis has two roles."""
     into, out, batch = list(use.in_axis), list(use.out_axis), list(use.batch_axis)
-    if not (into or out):  # no product: only loops tell weights apart
+    if not (use.is_product or use.kind == "gather"):  # only loops tell these apart
         batch = list(use.stacked)
         rest = [axis for axis in range(len(stored)) if axis not in batch]
         one = tuple(stored[axis] for axis in rest)

@@ -154,7 +154,8 @@ def _draw(name: Name, leaf: Any, use: Use, value: Any, key: Any) -> jax.Array:
     init = _initializer(name, use, value)
     layout = layout_of(use, shape)
     exact = None
-    if isinstance(init, Initializer) and use.fan_in is not None and use.fan_out:
+    has_fans = use.is_product or use.kind == "gather"
+    if isinstance(init, Initializer) and has_fans and use.fan_in and use.fan_out:
         exact = init.at_fans(use.fan_in, use.fan_out / parts_of(use) * use.groups)
     if layout is None and exact is None:
         raise RuleError(
