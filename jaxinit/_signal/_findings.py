@@ -11,10 +11,9 @@ from jaxinit._signal._symptoms import Symptom
 from jaxinit._signal._use import Use
 
 # What a weight shows by itself comes before what shows only behind it.
-_OWN = ("gain", "dead", "saturated")
 _ORDER = (
-    "non-finite",
     "gain",
+    "non-finite",
     "dead",
     "saturated",
     "no-signal",

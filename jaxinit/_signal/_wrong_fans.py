@@ -12,8 +12,9 @@ from jaxinit._signal import _thresholds
 from jaxinit._signal._program import Signal
 from jaxinit._signal._readings import Reading, dilated
 
-# Variance times fan of what is in use: LeCun and Glorot, He, and PyTorch's default.
-_SCALES = {"lecun or glorot": 1.0, "he": 2.0, "torch": 1.0 / 3.0}
+# Variance times fan of what is in use: LeCun, He, Glorot, He backwards, PyTorch.
+_USUAL = (("fan_in", 1.0), ("fan_in", 2.0), ("fan_avg", 1.0), ("fan_out", 2.0))
+_TORCH = ("fan_in", 1.0 / 3.0)
 # The variance of the draws is known well enough only in weights of this many numbers.
 _FEWEST = 1000
 _ALIKE = 1.18
@@ -51,32 +52,31 @@ def wrong_fan(signal: Signal, reading: Reading) -> WrongFan | None:
         "fan_avg": (fan_in + fan_out) / 2,
     }
     apparent = {"fan_in": seen_in, "fan_avg": (seen_in + seen_out) / 2}
+    # A third, too, is what three heads make of the fan: PyTorch's weights are uniform.
+    usual = (*_USUAL, _TORCH) if _is_uniform(signal, reading) else _USUAL
 
     def fits(fan: float, scale: float) -> bool:
         return abs(variance * fan / scale - 1) < tolerance
 
-    for name, scale in _SCALES.items():
-        if name == "torch" and not _is_uniform(signal, reading):
-            continue  # a third, too, is what three heads make of the fan
-        if any(fits(fan, scale) for fan in own.values()):
-            return None
-    for mode, fan in apparent.items():
-        for scale in _SCALES.values():
-            off = math.sqrt(own[mode] / fan)
-            if not fits(fan, scale) or 1 / _ALIKE < off < _ALIKE:
-                continue
-            severity: Severity = "warning" if 0.6 < off < 1.7 else "error"
-            if dilated(signal, reading.place) and off > 0.4:
-                severity = "note"  # halves the signal once for each doubling of size
-            much = (
-                f"{max(off, 1 / off):.3g} times too {'small' if off < 1 else 'large'}"
-            )
-            text = (
-                f"Its variance is that for {mode} {fan:g}, which is what the shape "
-                f"{shape} looks like, and its true {mode} is {own[mode]:g}: the "
-                f"product is {much}"
-            )
-            return WrongFan(severity, text)
+    if any(fits(own[mode], scale) for mode, scale in usual):
+        return None
+    for mode, scale in usual:
+        if mode not in apparent:
+            continue  # strides of a convolution are in its fan_out by some conventions
+        fan = apparent[mode]
+        off = math.sqrt(own[mode] / fan)
+        if not fits(fan, scale) or 1 / _ALIKE < off < _ALIKE:
+            continue
+        severity: Severity = "warning" if 0.6 < off < 1.7 else "error"
+        if dilated(signal, reading.place) and off > 0.4:
+            severity = "note"  # halves the signal once for each doubling of size
+        much = f"{max(off, 1 / off):.3g} times too {'small' if off < 1 else 'large'}"
+        text = (
+            f"Its variance is that for {mode} {fan:g}, which is what the shape "
+            f"{shape} looks like, and its true {mode} is {own[mode]:g}: the "
+            f"product is {much}"
+        )
+        return WrongFan(severity, text)
     return None
 
 

@@ -18,12 +18,12 @@ def batch():
 
 
 def network(activation):
-    """A plain network, with one parameter that the outputs ignore and one held still."""
+    """Plain layers and a head."""
 
     def f(params, x):
         for layer in range(DEPTH):
-            x = activation(x @ params[f"layer_{layer}"]["kernel"]
-                           + params[f"layer_{layer}"]["bias"])  # fmt: skip
+            own = params[f"layer_{layer}"]
+            x = activation(x @ own["kernel"] + own["bias"][None, :])
         return x @ params["head"]["kernel"]
 
     return f
