@@ -43,8 +43,14 @@ def _with_signal(meeting: Meeting, operand: int, product: Product) -> list[Value
         return meeting.signal()
     product = of_patches(meeting.frame, meeting.eqn.invars[product.other], product)
     where = meeting.frame, meeting.number, operand
+    unclear = any(weight.side is not None for weight in value.weights)
     for weight in value.weights:
         recurrent = weight.looped and bool(other.leaves >> weight.leaf & 1)
+        if len(value.weights) > 1 and weight.is_spread and not weight.inner:
+            kind = "unknown" if unclear else "scale"
+            detail = "multiplies, or is added to, another weight"
+            meeting.record.note(kind, weight, *where, detail=detail)
+            continue
         add_product(meeting.record, product, weight, *where, recurrent=recurrent)
     return meeting.signal()
 
@@ -113,7 +119,9 @@ def _of_parameters(
             )
             inner = (*weight.inner, *summed)
             side = operand if weight.side in (None, operand) else 1 - operand
-            changes = {"dims": dims, "inner": inner, "side": side, "span": None}
+            made = (meeting.frame, meeting.number, operand, products[operand], weight)
+            changes = {"dims": dims, "inner": inner, "side": side, "made": made}
+            changes["span"] = None
             found.append(weight.but(transformed=True, **changes))
     return [meeting.result(merged(found))]
 

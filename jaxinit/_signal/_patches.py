@@ -43,7 +43,7 @@ def of_patches(frame: Frame, signal: Any, product: Product) -> Product:
     channels = eqn.params["feature_group_count"]
     if (shape[into], shape[out]) != (1, channels * taps):
         return product
-    kernel = _constant(frame, eqn.invars[1])
+    kernel = constant_value(frame, eqn.invars[1])
     if kernel is None or not _takes_each_tap_once(kernel, out, channels):
         return product
     return dataclasses.replace(
@@ -72,7 +72,7 @@ def _takes_each_tap_once(kernel: np.ndarray, out: int, channels: int) -> bool:
     return bool(hot.all() and (places == np.arange(taps)).all())
 
 
-def _constant(frame: Frame, var: Any) -> np.ndarray | None:
+def constant_value(frame: Frame, var: Any) -> np.ndarray | None:
     """The value of a variable that depends on no input, computed; None if one does."""
     if isinstance(var, Constant):
         return np.asarray(var.val)

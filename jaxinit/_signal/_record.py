@@ -56,6 +56,7 @@ class Record:
             "batch_axis": tuple(sorted(weight.stacked)),
             "transformed": weight.transformed,
             "scales": weight.scales,
+            "factor": weight.factor,
             **fields,
         }
         use = Use(
@@ -148,10 +149,6 @@ def add_product(
             out, fan_out, taps_out = inner, size, size
         else:
             into, fan_in, taps_in = inner, size, size
-    elif not into and weight.transformed and "in" in product.roles:
-        detail = "multiplies, or is added to, another weight"
-        record.note("scale", weight, frame, number, operand, detail=detail)
-        return
     more_in = math.prod(parts for axis, parts in weight.shards if axis in into)
     more_out = math.prod(parts for axis, parts in weight.shards if axis in out)
     record.note(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,11 +31,12 @@ _UNSEEN = frozenset({"unknown", "unused"})
 class ByUse:
     r"""Variance scaling with the gain of whatever activation follows the weight.
 
-    .. math:: \mathrm{Var}(w) = \frac{gain(f)^2}{n}
+    .. math:: \mathrm{Var}(w) = \frac{gain(f)^2}{c^2 n}
 
-    with n the fan that `mode` names and f the elementwise function behind the product
-    and its bias, both from the program. f is the identity in front of a normalization,
-    of a sum, or where several functions follow. For the rules of :func:`reinit`.
+    with c a constant that the program multiplies the weight by, n the fan that `mode`
+    names and f the elementwise function behind the product and its bias, all from the
+    program. f is the identity in front of a normalization, of a sum, or where several
+    functions follow. For the rules of :func:`reinit`.
 
     Attributes:
       mode: "fan_in", "fan_out", "fan_avg" or "fan_geo_avg".
@@ -59,10 +61,10 @@ class ByUse:
         return variance_scaling(self.scale(use), self.mode, self.distribution)
 
     def scale(self, use: Use) -> float:
-        """The squared gain of what follows the use."""
-        if use.activation is None or use.activation is identity:
-            return 1.0
-        return gain(use.activation) ** 2
+        """The squared gain of what follows the use, over that of what comes before."""
+        known = use.activation is not None and use.activation is not identity
+        wanted = gain(use.activation) if known else 1.0
+        return (wanted / use.factor) ** 2 if use.factor else wanted**2
 
 
 def reinit(
@@ -145,8 +147,12 @@ def reinit(
 
 
 def _main(several: tuple[Use, ...]) -> Use:
-    """The use to draw for: the first product, else the first of all."""
-    return next((use for use in several if use.is_product), several[0])
+    """The use to draw for: a product, with the fans that most have; else the first."""
+    products = [use for use in several if use.is_product]
+    if not products:
+        return several[0]
+    fans = Counter((use.fan_in, use.fan_out) for use in products)
+    return max(products, key=lambda use: fans[use.fan_in, use.fan_out])
 
 
 def _draw(name: Name, leaf: Any, use: Use, value: Any, key: Any) -> jax.Array:

@@ -66,6 +66,8 @@ class Use:
       transformed: whether arithmetic other than a cast comes before the use.
       scales: whether multiplying the leaf by a positive number multiplies the product
         by it: false behind a normalization, a quantizer, or a sum with another leaf.
+      factor: the root mean square of the constants that the leaf is multiplied by
+        first, as in ``x @ (w * 0.1)``; constant masks count as missing taps instead.
       feeds_norm: whether the product, with its bias, goes into a normalization and
         nowhere else, so that its scale has no effect. Best effort: recognized are
         divisions by the root of a mean square.
@@ -97,6 +99,7 @@ class Use:
     bias_site: Site | None = None
     transformed: bool = False
     scales: bool = True
+    factor: float = 1.0
     feeds_norm: bool = False
     activation: Callable[[Any], Any] | None = None
     activation_name: str = ""

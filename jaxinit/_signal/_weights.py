@@ -37,8 +37,10 @@ class Weight:
       scales: whether the array is multiplied by c where the leaf is.
       reduced: whether only a reduction of it is left.
       density: the share of the array's elements that are not padding.
+      factor: the root mean square of the constants it was multiplied by.
       inner: factors that were summed over in a product with another parameter.
       side: which operand of that product it was; None once that no longer matters.
+      made: that product: where it is, and the parameter as it lay in the operand.
       stacked: axes along which loops run.
       looped: whether a loop reads it unchanged in every round.
       count: in how many rounds it is read; None if nobody knows.
@@ -55,8 +57,10 @@ class Weight:
     scales: bool = True
     reduced: bool = False
     density: float = 1.0
+    factor: float = 1.0
     inner: Dim = ()
     side: int | None = None
+    made: Any = None
     stacked: frozenset[int] = NO_AXES
     looped: bool = False
     count: int | None = 1

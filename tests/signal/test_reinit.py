@@ -165,6 +165,14 @@ def test_by_use_takes_mode_and_distribution():
         jaxinit.ByUse(mode="fanin")
 
 
+def test_a_constant_factor_of_the_program_is_made_up_for():
+    def equalized(p, x):
+        return x @ (p * 0.125)
+
+    found, _ = jaxinit.reinit(KEY, equalized, shape(64, 64), X)
+    testing.assert_moments(found, variance=1.0)
+
+
 def test_the_first_rule_wins_and_none_keeps():
     rules = [
         ("heads", None),

@@ -114,6 +114,34 @@ def test_whether_it_scales_is_what_doubling_the_leaf_shows(name):
         assert np.max(np.abs(twice - 2 * once)) > 1e-3
 
 
+def test_constant_factors_and_masks_are_computed():
+    mask = np.eye(8, 6, dtype=bool) | (np.arange(6) < 3)
+    share = mask.mean()
+    x = X
+
+    def told_of(f):
+        use = only(f, W, x)
+        assert told(use) == DENSE
+        return use.taps_in, use.factor
+
+    assert told_of(lambda w, x: x @ (w * 0.5)) == (8, 0.5)
+    assert told_of(lambda w, x: x @ (w / 4 * 2)) == (8, 0.5)
+    assert told_of(lambda w, x: x @ (w * jnp.sqrt(2.0))) == pytest.approx((8, 2**0.5))
+    assert told_of(lambda w, x: x @ (w * mask.astype("float32"))) == pytest.approx(
+        (8 * share, 1)
+    )
+    assert told_of(lambda w, x: x @ jnp.where(mask, w, 0)) == pytest.approx(
+        (8 * share, 1)
+    )
+    assert told_of(lambda w, x: x @ jnp.where(mask, 0, w)) == pytest.approx(
+        (8 * (1 - share), 1)
+    )
+    assert told_of(lambda w, x: x @ jnp.where(mask, w, 1.0)) == (8, 1)
+    scale = jnp.arange(6.0)[None]
+    rms = float(np.sqrt(np.mean(np.arange(6) ** 2)))
+    assert told_of(lambda w, x: x @ (w * scale)) == pytest.approx((8, rms))
+
+
 def test_weight_norm_has_a_direction_and_a_size():
     def f(p, x):
         return x @ (p["v"] * (p["g"] / jnp.linalg.norm(p["v"], axis=0))[None])
@@ -258,6 +286,27 @@ def test_learned_queries_enter_as_data_does():
     uses = jaxinit.trace_uses(f, {"queries": jnp.ones((5, 8)), "q": W, "k": W}, X)
     assert [use.kind for use in uses["queries"]] == ["input"]
     assert told(uses["q"][0]) == told(uses["k"][0]) == DENSE
+
+
+def test_a_bias_tells_which_of_two_parameters_is_the_layer():
+    def f(p, x):
+        queries = p["queries"] @ p["q"] + p["bias"][None]
+        return jnp.einsum("nh,bh->bn", queries, x @ p["k"])
+
+    params = {"queries": jnp.ones((5, 8)), "q": W, "bias": jnp.ones(6), "k": W}
+    uses = jaxinit.trace_uses(f, params, X)
+    kinds = {path: use.kind for path, (use,) in uses.items()}
+    assert kinds == {"queries": "input", "q": "dot", "bias": "bias", "k": "dot"}
+    assert told(uses["q"][0]) == DENSE
+
+
+def test_without_one_it_is_listed():
+    def f(p, x):
+        return jnp.einsum("nh,bh->bn", p["queries"] @ p["q"], x @ p["k"])
+
+    params = {"queries": jnp.ones((5, 8)), "q": W, "k": W}
+    uses = jaxinit.trace_uses(f, params, X)
+    assert [uses[name][0].kind for name in params] == ["unknown", "unknown", "dot"]
 
 
 UNKNOWN = {
