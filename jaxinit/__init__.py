@@ -2,19 +2,46 @@
 
 Keys and pytrees in, pytrees and reports out. ``jaxinit.initializers`` replaces
 ``jax.nn.initializers`` and ``flax.linen.initializers``; ``jaxinit.materialize`` gives
-the parameters of ``jax.jit(model.init)``, bit for bit, sooner; ``jaxinit.testing``
-holds assertions about random values whose bounds follow from a stated failure rate.
+the parameters of ``jax.jit(model.init)``, bit for bit, sooner; ``jaxinit.trace_uses``
+tells how a function uses each of its parameters, ``jaxinit.audit`` whether they are a
+sound start, ``jaxinit.calibrate`` and ``jaxinit.reinit`` make them one;
+``jaxinit.testing`` holds assertions about random values whose bounds follow from a
+stated failure rate.
 """
 
 from importlib.metadata import version as _version
 
 from jaxinit import initializers
 from jaxinit._materialize import materialize
+from jaxinit._signal._audit import AuditReport, audit
+from jaxinit._signal._calibrate import calibrate
+from jaxinit._signal._calibration import CalibrationReport
+from jaxinit._signal._entry import from_linen, from_nnx
+from jaxinit._signal._products import Product, register_product
+from jaxinit._signal._reinit import ByUse, reinit
+from jaxinit._signal._use import Use
+from jaxinit._signal._uses import trace_uses
 
 __version__ = _version("jaxinit")
 
-__all__ = ["initializers", "materialize"]
+__all__ = [
+    "initializers",
+    "materialize",
+    "from_linen",
+    "from_nnx",
+    "trace_uses",
+    "audit",
+    "AuditReport",
+    "calibrate",
+    "CalibrationReport",
+    "reinit",
+    "ByUse",
+    "Use",
+    "Product",
+    "register_product",
+]
 
-for _function in (materialize,):
-    _function.__module__ = __name__
-del _function
+# Every name has one home, and says so in pickles and messages.
+for _name in __all__:
+    if callable(_item := globals()[_name]):
+        _item.__module__ = __name__

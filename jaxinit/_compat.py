@@ -80,3 +80,18 @@ def scan_counts(params: Mapping[str, Any]) -> tuple[int, int]:
         constants, carried, _ = map(len, params["ft_in"].unpack())
         return constants, carried
     return params["num_consts"], params["num_carry"]
+
+
+def shard_options(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `jax.shard_map` from the parameters of its equation.
+
+    Private, because the parameters of a primitive are nobody's contract.
+    """
+    axes = params.get("newly_manual_axes", params.get("manual_axes"))
+    return {
+        "mesh": params["mesh"],
+        "in_specs": tuple(params["in_specs"]),
+        "out_specs": tuple(params["out_specs"]),
+        "check_vma": params["check_vma"],
+        "axis_names": frozenset(axes),
+    }

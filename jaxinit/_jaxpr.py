@@ -9,6 +9,7 @@ understood is called opaque, never guessed.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from jax.extend.core import Literal as Constant
 
 from jaxinit import _compat
 from jaxinit._primitives import COMBINING
+
+_HERE = os.path.join(os.path.dirname(__file__), "")
 
 Kind = Literal["inline", "scan", "while", "branch", "opaque"]
 
@@ -218,8 +221,8 @@ class _Flat:
 def source_location(eqn: Any, within: Sequence[Any] = ()) -> str | None:
     """The file, line and function of the user's code behind an equation.
 
-    That is the innermost line outside of installed packages; where all are inside, the
-    innermost one. None if nothing is known.
+    That is the innermost line outside of installed packages and of this one; where all
+    are inside, the innermost one. None if nothing is known.
 
     Args:
       eqn: an equation.
@@ -227,6 +230,7 @@ def source_location(eqn: Any, within: Sequence[Any] = ()) -> str | None:
         JAX does inside has no line of the user but that of the call.
     """
     behind = [frame for e in (eqn, *reversed(within)) for frame in _compat.frames(e)]
+    behind = [frame for frame in behind if not frame[0].startswith(_HERE)]
     own = [frame for frame in behind if "site-packages" not in frame[0]]
     for file, line, function in own or behind:
         return f"{file}:{line} ({function})"

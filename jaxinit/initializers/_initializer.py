@@ -52,12 +52,15 @@ class Recipe:
         floating only.
       shards: whether `draw` honours ``out_sharding`` itself; otherwise it is drawn
         as without sharding, in the Auto view of the mesh, and laid out at the end.
+      at_fans: the recipe for a weight whose fans are known and not told by its shape;
+        None where fans do not matter, or are not all that does.
     """
 
     draw: Draw
     check: Callable[[Shape], object] = lambda shape: None
     accepts: Accepts = "inexact"
     shards: bool = True
+    at_fans: Callable[[float, float], Recipe] | None = None
 
 
 class Initializer:
@@ -105,6 +108,13 @@ class Initializer:
         return self._options.get("dtype") or getattr(
             self._options.get("base"), "dtype", None
         )
+
+    def at_fans(self, fan_in: float, fan_out: float) -> Initializer | None:
+        """The same rule for known fans, whatever the shape; None if it has no fans."""
+        if self._recipe.at_fans is None:
+            return None
+        recipe = self._recipe.at_fans(fan_in, fan_out)
+        return Initializer(self._builder, self._options, recipe, self._name)
 
     def check_shape(self, shape: Sequence[int]) -> Shape:
         """Raise ValueError for a shape that a call would refuse."""

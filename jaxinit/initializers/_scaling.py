@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -86,30 +87,49 @@ def variance_scaling(
     return scaling_recipe(scale, mode, distribution, use)
 
 
+@dataclasses.dataclass(frozen=True)
+class _KnownFans:
+    """What a use is to the drawing, where the fans are known beforehand."""
+
+    known: Fans
+    is_plain: bool = False
+
+    def fans(self, shape: Shape) -> Fans:
+        return self.known
+
+
 def scaling_recipe(
-    scale: Any, mode: Mode, distribution: Distribution | Sampler, use: Use
+    scale: Any,
+    mode: Mode,
+    distribution: Distribution | Sampler,
+    use: Use | _KnownFans,
 ) -> Recipe:
     """Check what can be checked without a shape, and say how to draw."""
+
+    def at_fans(fan_in: float, fan_out: float) -> Recipe:
+        known = _KnownFans(Fans(fan_in, fan_out))
+        return scaling_recipe(scale, mode, distribution, known)
+
     check_nonnegative("scale", scale)
     if mode not in get_args(Mode):
         raise ValueError(f"mode must be one of {get_args(Mode)}, got {mode!r}")
     if callable(distribution):
         draw = functools.partial(_draw_from_sampler, scale, mode, distribution, use)
-        return Recipe(draw, check=use.fans, shards=False)
+        return Recipe(draw, check=use.fans, shards=False, at_fans=at_fans)
     if distribution not in get_args(Distribution):
         raise ValueError(
             f"distribution must be one of {get_args(Distribution)} or a sampler "
             f"(key, shape, dtype) -> array of variance 1, got {distribution!r}"
         )
     draw = functools.partial(_draw_as_jax_does, scale, mode, distribution, use)
-    return Recipe(draw, check=use.fans)
+    return Recipe(draw, check=use.fans, at_fans=at_fans)
 
 
 def _draw_as_jax_does(
     scale: Any,
     mode: Mode,
     distribution: Distribution,
-    use: Use,
+    use: Any,
     key: Any,
     shape: Shape,
     dtype: np.dtype,
@@ -142,7 +162,7 @@ def _draw_from_sampler(
     scale: Any,
     mode: Mode,
     sampler: Sampler,
-    use: Use,
+    use: Any,
     key: Any,
     shape: Shape,
     dtype: np.dtype,

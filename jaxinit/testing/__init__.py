@@ -27,6 +27,7 @@ AssertionError: 32768 float32 draws do not have the stated moments: mean ...
 
 from jaxinit.testing._draws import assert_follows, assert_moments
 from jaxinit.testing._layers import assert_variance_preserved
+from jaxinit.testing._signal import assert_signal
 from jaxinit.testing._structure import assert_orthogonal, assert_symmetry_broken
 from jaxinit.testing._trees import assert_trees_identical
 
@@ -34,6 +35,7 @@ __all__ = [
     "assert_moments",
     "assert_follows",
     "assert_variance_preserved",
+    "assert_signal",
     "assert_orthogonal",
     "assert_symmetry_broken",
     "assert_trees_identical",

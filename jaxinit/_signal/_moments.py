@@ -1,0 +1,141 @@
+"""What is recorded of an array inside of the program: a few sums.
+
+Sums of products only, since XLA has ready-made kernels for these, and compiling is what
+an audit takes its time for. Ratios, roots and verdicts are made of them outside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxinit._signal._activity import Tails
+from jaxinit._signal._places import Place
+from jaxinit._signal._taps import sum_of_squares, wide
+
+# So many examples are compared with each other.
+COMPARED = 32
+
+
+def of_product(eqn: Any, operands: Sequence[Any], product: Any, place: Place) -> Any:
+    """Of the product and of the signal that went into it."""
+    # Nothing of this is for the gradient to follow.
+    product = lax.stop_gradient(product)
+    data = operands[1 - (place.use.operand or 0)] if len(operands) > 1 else product
+    return {
+        "product": sum_of_squares(product),
+        "input": sum_of_squares(lax.stop_gradient(data)),
+        "runs": jnp.ones((), jnp.int32),
+    }
+
+
+def of_signal(value: Any, features: Sequence[int], examples: int | None, ends: Tails):
+    """Of the product with its bias, where the activation takes it."""
+    value = lax.stop_gradient(value)
+    record = {
+        "sum": jnp.sum(wide(value)),
+        "square": sum_of_squares(value),
+        "runs": jnp.ones((), jnp.int32),
+    }
+    rows = example_rows(value, features, examples)
+    record["gram"] = lax.dot_general(
+        rows,
+        jnp.conj(rows),
+        (((1,), (1,)), ((), ())),
+        precision=lax.Precision.HIGHEST,
+        preferred_element_type=rows.dtype,
+    ).real
+    if ends.any and not jnp.iscomplexobj(value):
+        dtype = value.dtype
+        low, high = jnp.asarray(ends.low, dtype), jnp.asarray(ends.high, dtype)
+        # Exactly zero is what was never computed: padding, tokens of other experts.
+        computed = value != jnp.zeros((), dtype)
+        idle = computed & ((value <= low) | (value >= high))
+        others = [axis for axis in range(value.ndim) if axis not in features]
+        for what, where in (("idle", idle), ("computed", computed)):
+            record[what] = jnp.sum(where, axis=others, dtype=jnp.int32).ravel()
+    return record
+
+
+def example_rows(value: Any, features: Sequence[int], examples: int | None) -> Any:
+    """Some examples as the rows of a matrix.
+
+    Where no axis is as long as the batch, each position counts as an example.
+    """
+    others, along = _axes(value.shape, features, examples)
+    if along is None:
+        value = jnp.transpose(value, (*others, *features))
+        count = math.prod(value.shape[: len(others)])
+    else:
+        value = jnp.moveaxis(value, along, 0)
+        count = value.shape[0]
+    return wide(value.reshape(count, -1)[:COMPARED])
+
+
+def examples_at(
+    shape: Sequence[int], features: Sequence[int], examples: int | None
+) -> int:
+    """How many examples an array of this shape has; see :func:`example_rows`."""
+    others, along = _axes(shape, features, examples)
+    return math.prod(shape[axis] for axis in others) if along is None else shape[along]
+
+
+def _axes(
+    shape: Sequence[int], features: Sequence[int], examples: int | None
+) -> tuple[list[int], int | None]:
+    others = [axis for axis in range(len(shape)) if axis not in features]
+    return others, next((axis for axis in others if shape[axis] == examples), None)
+
+
+def feature_axes(
+    eqn: Any, operand: int | None, shape: Sequence[int]
+) -> tuple[int, ...]:
+    """The axes along which the units of a product lie, in an array of this shape.
+
+    `eqn` is the product; the shape is its own, or that of its sum with the bias.
+    """
+    product = eqn.outvars[0].aval.shape
+    if eqn.primitive.name == "conv_general_dilated":
+        axes = [eqn.params["dimension_numbers"].out_spec[1]]
+    else:
+        (left, right), (batch, _) = eqn.params["dimension_numbers"]
+        rank = [var.aval.ndim for var in eqn.invars[:2]]
+        free = [rank[0] - len(left) - len(batch), rank[1] - len(right) - len(batch)]
+        start = len(batch) if operand == 0 else len(batch) + free[0]
+        # Independent weights side by side, as those of experts, have their own units.
+        axes = [*range(len(batch)), *range(start, start + free[operand or 0])]
+    if tuple(shape) == tuple(product):
+        return tuple(axes)
+    size = math.prod(product[axis] for axis in axes)
+    for start in reversed(range(len(shape))):
+        if math.prod(shape[start:]) == size:
+            return tuple(range(start, len(shape)))
+    return (len(shape) - 1,) if shape else ()
+
+
+def by_slice(leaf: Any, axes: Sequence[int]) -> jax.Array:
+    """The sum of squares of a leaf, for each index along the axes."""
+    if not axes:
+        return sum_of_squares(leaf)
+    others = [axis for axis in range(leaf.ndim) if axis not in axes]
+    moved = jnp.transpose(leaf, (*axes, *others))
+    return jnp.sum(jnp.square(jnp.abs(wide(moved))), axis=range(len(axes), leaf.ndim))
+
+
+def cosine(gram: np.ndarray) -> np.ndarray:
+    """The mean cosine of the angle between two different rows, from their products."""
+    squares = np.einsum("...ii->...i", gram)
+    count = gram.shape[-1]
+    if count < 2:
+        return np.full(gram.shape[:-2], np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        lengths = np.sqrt(squares)
+        scaled = gram / lengths[..., :, None] / lengths[..., None, :]
+        total = np.sum(scaled, axis=(-2, -1)) - count
+    return total / (count * (count - 1))

@@ -1,0 +1,89 @@
+"""Pictures of reports; needs the extra `plots` (matplotlib)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["audit"]
+
+# What is drawn: the column, what to call it, and whether its scale is logarithmic.
+_PANELS = (
+    ("out", "rms of the product", True),
+    ("grad", "rms of the gradient", True),
+    ("cos", "cosine of two examples", False),
+    ("flat", "dead or saturated", False),
+)
+
+
+def audit(report: Any, *, figure: Any = None) -> Any:
+    """Draw what :func:`jaxinit.audit` measured, layer by layer.
+
+    Four panels over the weights in the order of the program: signal, gradient, cosine
+    between examples, and the share of dead or saturated units. Layers that the report's
+    errors and warnings are about are marked.
+
+    Args:
+      report: an audit report.
+      figure: a matplotlib figure to draw into; a new one by default, which no window
+        shows until pyplot is asked to.
+
+    Returns:
+      The figure.
+
+    Raises:
+      ImportError: matplotlib is not installed.
+
+    >>> import jax, jaxinit
+    >>> from jaxinit import plots
+    >>> f = lambda params, x: jax.numpy.tanh(x @ params["w"])
+    >>> params = {"w": jax.random.normal(jax.random.key(0), (8, 8))}
+    >>> report = jaxinit.audit(f, params, jax.random.normal(jax.random.key(1), (4, 8)))
+    >>> figure = plots.audit(report)
+    >>> [axes.get_ylabel() for axes in figure.axes][:2]
+    ['rms of the product', 'rms of the gradient']
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "plots needs matplotlib; install it with: pip install 'jaxinit[plots]'"
+        ) from error
+    rows = report.records()
+    if figure is None:
+        figure = Figure(figsize=(max(6.0, 2.0 + 0.2 * len(rows)), 9.0))
+    grave = {f.leaf for f in report.findings if f.severity != "note"}
+    marked = [n for n, row in enumerate(rows) if row["leaf"].split("[")[0] in grave]
+    panels = figure.subplots(len(_PANELS), 1, sharex=True, squeeze=True)
+    for axes, (column, title, logarithmic) in zip(panels, _PANELS, strict=True):
+        values = [_number(row[column]) for row in rows]
+        axes.plot(range(len(rows)), values, marker="o", markersize=3)
+        for place in marked:
+            axes.axvspan(place - 0.5, place + 0.5, color="tab:red", alpha=0.15)
+        if logarithmic and any(value > 0 for value in values):
+            axes.set_yscale("log")
+        elif not logarithmic:
+            axes.set_ylim(-1.05 if min(values, default=0) < -0.05 else -0.05, 1.05)
+        axes.set_ylabel(title)
+        axes.grid(visible=True, alpha=0.3)
+    _label(panels[-1], [row["leaf"] for row in rows])
+    figure.suptitle(report.title, fontsize="medium")
+    figure.set_layout_engine("tight")
+    return figure
+
+
+def _label(axes: Any, names: Sequence[str]) -> None:
+    """As many names as have room."""
+    step = math.ceil(len(names) / 60)
+    places = range(0, len(names), max(step, 1))
+    axes.set_xticks(
+        list(places), [names[n] for n in places], rotation=90, fontsize="x-small"
+    )
+
+
+def _number(cell: Any) -> float:
+    return math.nan if cell is None else float(cell)
+
+
+audit.__module__ = __name__
