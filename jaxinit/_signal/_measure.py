@@ -14,7 +14,7 @@ from jaxinit._signal import _moments
 from jaxinit._signal._activity import Tails, tails
 from jaxinit._signal._direction import probe_loss, seed_of
 from jaxinit._signal._interpret import interpret
-from jaxinit._signal._measured import Measured, moments_of, rms
+from jaxinit._signal._measured import Measured, moments_of, rms, squares
 from jaxinit._signal._places import Place, examples_in, shape_at
 from jaxinit._signal._program import Signal
 from jaxinit._signal._sites import equation, has_tap
@@ -68,7 +68,8 @@ class Meter:
                 gradients,
                 _gradients(again, _ENLARGED),
             )
-        return self._measured(plain, *gradients)
+        leaves = [leaf for leaf, s in zip(params, self.smooth, strict=True) if s]
+        return self._measured(plain, self._squares(leaves, squares), *gradients)
 
     def lower(self, inputs: Sequence[Any]) -> Any:
         """The program, not yet compiled."""
@@ -105,13 +106,12 @@ class Meter:
             value = self._loss(results, seed)
             return value * jnp.asarray(scale, value.dtype), (value, records)
 
-        weights = self._squares(chosen)
         if not self.backward:
             _, (value, records) = forward(chosen, {})
-            return value, records, weights, {}, []
+            return value, records, {}, []
         gradient = jax.grad(forward, (0, 1), has_aux=True)
         (slopes, seen), (value, records) = gradient(chosen, taps)
-        return value, records, weights, seen, self._squares(slopes)
+        return value, records, seen, self._squares(slopes, _moments.by_slice)
 
     def _loss(self, results: Sequence[Any], seed: Any) -> Any:
         if self.loss is not None:
@@ -124,12 +124,9 @@ class Meter:
             return value
         return probe_loss(results, seed)
 
-    def _squares(self, leaves: Sequence[Any]) -> list[Any]:
+    def _squares(self, leaves: Sequence[Any], how: Callable[..., Any]) -> list[Any]:
         axes = [axes for axes, s in zip(self.slices, self.smooth, strict=True) if s]
-        return [
-            _moments.by_slice(leaf, along)
-            for leaf, along in zip(leaves, axes, strict=True)
-        ]
+        return [how(leaf, along) for leaf, along in zip(leaves, axes, strict=True)]
 
     def _probes(self) -> dict[Site, Any]:
         parts: dict[Site, list[Any]] = {}
@@ -145,8 +142,8 @@ class Meter:
             )
         return {site: _together(probes) for site, probes in parts.items()}
 
-    def _measured(self, found: Any, seen: Any, slopes: Any) -> Measured:
-        value, records, weights, _, _ = found
+    def _measured(self, found: Any, weights: Any, seen: Any, slopes: Any) -> Measured:
+        value, records, _, _ = found
         moments = [
             moments_of(self.signal, place, ends, self.examples, records, seen)
             for place, ends in zip(self.places, self.tails, strict=True)
@@ -201,7 +198,7 @@ def _together(probes: Sequence[Any]) -> Any:
 
 
 def _gradients(found: Any, scale: float) -> tuple[Any, Any]:
-    _, _, _, seen, slopes = found
+    _, _, seen, slopes = found
     square = scale * scale
     return jax.tree.map(
         lambda total: np.asarray(total, np.float64) / square, (seen, slopes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -196,3 +196,21 @@ def rms(square: Any, size: int) -> np.ndarray:
     """The root mean square of so many numbers, from their sum of squares."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.sqrt(np.asarray(square, np.float64) / size)
+
+
+def squares(leaf: Any, axes: Sequence[int]) -> np.ndarray:
+    """The sum of squares of a leaf for each index along the axes, on the host.
+
+    Compiling this for every shape would take longer than NumPy takes for all of it.
+    """
+    if not getattr(leaf, "is_fully_addressable", True):
+        return np.asarray(_moments.by_slice(leaf, axes))
+    array = np.asarray(leaf)
+    if array.dtype.itemsize < 4:
+        array = array.astype(np.float32)
+    others = [axis for axis in range(array.ndim) if axis not in axes]
+    layers = tuple(array.shape[axis] for axis in axes)
+    rows = np.transpose(array, (*axes, *others)).reshape(math.prod(layers), -1)
+    with np.errstate(all="ignore"):
+        found = [np.vdot(row, row).real for row in rows]
+    return np.reshape(np.asarray(found, np.float64), layers)
