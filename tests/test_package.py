@@ -24,6 +24,7 @@ LAYERS = [
     {"_paths"},
     {"_rules", "_keys", "_tables", "_report"},
     {"initializers", "testing", "_materialize"},
+    {"transfer"},
     {"_catalogue"},
     {"cli", "__main__"},
 ]
