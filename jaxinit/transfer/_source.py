@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
 
@@ -90,12 +91,21 @@ class Leaf(ABC):
                 f"{self}: JAX would hold {wanted} as {held}, since 64-bit types are "
                 f"off; say dtype={held.name!r}, or enable them (jax_enable_x64)"
             )
+        array = self._place(sharding, wanted)
+        checked = nonfinite == "error" and jnp.issubdtype(wanted, jnp.inexact)
+        for shard in array.addressable_shards if checked else ():
+            if shard.replica_id == 0 and not bool(jnp.isfinite(shard.data).all()):
+                found = self.read(shard.index, nonfinite="allow")
+                raise CheckpointError(f"{self}: {explain(found, wanted)}")
+        return array
+
+    def _place(self, sharding: Sharding, dtype: np.dtype) -> jax.Array:
         shards: dict[str, np.ndarray] = {}
 
         def shard(index: Any) -> np.ndarray:
             where = repr(index)  # replicas ask for the same slice
             if where not in shards:
-                shards[where] = self.read(index, dtype=wanted, nonfinite=nonfinite)
+                shards[where] = self.read(index, dtype=dtype, nonfinite="allow")
             return shards[where]
 
         return jax.make_array_from_callback(self.shape, sharding, shard)
@@ -154,13 +164,16 @@ class Source(Mapping[str, Leaf]):
         return f"<Source {self.format} of {len(self)} leaves, {where}>"
 
 
-class _TreeLeaf(Leaf):
-    """A leaf that is in memory already."""
+class ValueLeaf(Leaf):
+    """A leaf that is in memory already: an array, a number, or a shape alone."""
 
-    def __init__(self, name: str, value: Any, origin: Origin) -> None:
-        value = value if hasattr(value, "dtype") else np.asarray(value)
+    def __init__(self, *, name: str, key: str, value: Any, origin: Origin) -> None:
+        if not hasattr(value, "dtype"):
+            value = np.asarray(value)
+            # A number of Python has no width of its own: the one that JAX gives it.
+            value = _narrowed(value, jax.dtypes.canonicalize_dtype(value.dtype))
         shape, dtype = value.shape, value.dtype
-        super().__init__(name=name, key=name, shape=shape, dtype=dtype, origin=origin)
+        super().__init__(name=name, key=key, shape=shape, dtype=dtype, origin=origin)
         self.value = value
 
     def _read(self, index: tuple[slice, ...]) -> np.ndarray:
@@ -168,20 +181,10 @@ class _TreeLeaf(Leaf):
             raise CheckpointError(f"{self}: only its shape is known, it has no values")
         return np.asarray(self.value[index])
 
-    def place(
-        self, sharding: Sharding, *, dtype: Any = None, nonfinite: Nonfinite = "error"
-    ) -> jax.Array:
-        """The leaf as a sharded array; one that is on devices takes no way by the host."""
-        if not isinstance(self.value, jax.Array):
-            return super().place(sharding, dtype=dtype, nonfinite=nonfinite)
-        wanted = self.dtype if dtype is None else np.dtype(dtype)
-        values = jax.device_put(self.value.astype(wanted), sharding)
-        if nonfinite == "error" and jax.numpy.issubdtype(wanted, jax.numpy.inexact):
-            if not bool(jax.numpy.isfinite(values).all()):
-                raise CheckpointError(
-                    f"{self}: {explain(np.asarray(self.value), wanted)}"
-                )
-        return values
+    def _place(self, sharding: Sharding, dtype: np.dtype) -> jax.Array:
+        if isinstance(self.value, jax.Array):  # it never leaves its devices
+            return jax.device_put(self.value.astype(dtype), sharding)
+        return super()._place(sharding, dtype)
 
 
 def as_source(tree: Any, *, argument: str = "source") -> Source:
@@ -195,12 +198,19 @@ def as_source(tree: Any, *, argument: str = "source") -> Source:
     origin = Origin(None, label=argument)
     flat = flatten(tree, argument=argument)
     leaves = {
-        name.full: _TreeLeaf(name.full, value, origin)
+        name.full: ValueLeaf(name=name.full, key=name.full, value=value, origin=origin)
         for name, value in flat.items()
         if not flat.is_random_state(name)
     }
     listed = tuple(name.full for name in flat.names if flat.is_random_state(name))
     return Source(leaves, format="tree", origins=(origin,), random_state=listed)
+
+
+def _narrowed(value: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        narrow = value.astype(dtype)
+    exact = value.dtype.kind == "f" or bool((narrow == value).all())
+    return narrow if exact else value
 
 
 def whole_index(index: Any, shape: tuple[int, ...]) -> tuple[slice, ...]:
