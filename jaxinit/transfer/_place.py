@@ -1,0 +1,125 @@
+"""From arrays on the host to arrays on devices, a shard and a tensor at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Sharding
+
+from jaxinit.transfer._finite import is_finite
+from jaxinit.transfer._recipe import Recipe
+from jaxinit.transfer._source import Leaf, Source
+
+# What the caller is told of values that do not survive: a finding's code and its cause.
+Complain = Callable[[str, str], None]
+
+
+class Reader:
+    """Reads the leaves of a source; keeps the last one while it is asked for."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._name, self._values = "", None
+
+    def read(self, name: str) -> Any:
+        """A whole leaf on the host, in the source's own dtype."""
+        if name != self._name or self._values is None:
+            self._name, self._values = "", None  # free the one before
+            self._name, self._values = name, self.source[name].read(nonfinite="allow")
+        return self._values
+
+    def lone_leaf(self, recipe: Recipe) -> Leaf | None:
+        """The leaf that a recipe takes as it is, if that is all it does."""
+        lone = recipe.join is None and not recipe.then and not recipe.pieces[0].steps
+        return self.source[recipe.pieces[0].source] if lone else None
+
+
+def put(
+    reader: Reader,
+    recipe: Recipe,
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    sharding: Sharding | None,
+    complain: Complain | None,
+) -> jax.Array:
+    """The array of a recipe, in its dtype and where it belongs."""
+    leaf = reader.lone_leaf(recipe)
+    value = getattr(leaf, "value", None)
+    if isinstance(value, jax.Array):  # on devices already: no way by the host
+        return _moved(value, dtype, sharding, complain)
+    if sharding is None:
+        values = _cast(_made(reader, recipe), dtype, complain)
+        if any(reader.source[s].origin.path is None for s in recipe.sources):
+            values = np.array(values)  # somebody else's memory, who may write to it
+        return jnp.asarray(np.ascontiguousarray(values).reshape(shape))
+    shards: dict[str, np.ndarray] = {}  # replicas ask for the same slice
+
+    def shard(index: Any) -> np.ndarray:
+        if (where := repr(index)) not in shards:
+            found = (
+                leaf.read(index, nonfinite="allow")
+                if leaf is not None
+                else _made(reader, recipe)[index]
+            )
+            shards[where] = np.array(_cast(found, dtype, complain), order="C")
+        return shards[where]
+
+    return jax.make_array_from_callback(shape, sharding, shard)
+
+
+def settle(
+    array: Any, dtype: np.dtype, sharding: Sharding | None, complain: Complain | None
+) -> jax.Array:
+    """An array that a function has made, in its dtype and where it belongs."""
+    return _moved(jnp.asarray(array), dtype, sharding, complain)
+
+
+def _made(reader: Reader, recipe: Recipe) -> Any:
+    return recipe.make(reader.read)
+
+
+def _moved(
+    array: jax.Array,
+    dtype: np.dtype,
+    sharding: Sharding | None,
+    complain: Complain | None,
+) -> jax.Array:
+    values = array.astype(dtype)
+    if complain is not None:
+        if jnp.issubdtype(dtype, jnp.inexact):
+            if not bool(jnp.isfinite(values).all()):
+                complain("nonfinite", _not_finite(np.asarray(array)))
+        elif not bool((values.astype(array.dtype) == array).all()):
+            complain("dtype", _out_of_range(np.asarray(array), dtype))
+    return values if sharding is None else jax.device_put(values, sharding)
+
+
+def _cast(found: Any, dtype: np.dtype, complain: Complain | None) -> np.ndarray:
+    found = np.asarray(found)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = found.astype(dtype, copy=False)
+    if complain is not None:
+        if jnp.issubdtype(dtype, jnp.inexact):
+            if not is_finite(values):
+                complain("nonfinite", _not_finite(found))
+        elif found.dtype != dtype and not np.array_equal(values, found):
+            complain("dtype", _out_of_range(found, dtype))
+    return values
+
+
+def _not_finite(found: np.ndarray) -> str:
+    if bad := int((~np.isfinite(found)).sum()):
+        return f"{bad} of {found.size} values of the source are NaN or infinite."
+    largest = float(np.abs(found.astype(np.float64)).max())
+    return f"values up to {largest:.3g} overflow in the cast from {found.dtype.name}."
+
+
+def _out_of_range(found: np.ndarray, dtype: np.dtype) -> str:
+    return (
+        f"values from {found.min()} to {found.max()} do not survive the cast from "
+        f"{found.dtype.name} to {dtype.name}."
+    )
