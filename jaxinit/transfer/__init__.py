@@ -9,14 +9,23 @@ every leaf of the source as used, dropped or replaced, and anything else is an e
 
 from jaxinit.transfer import adapters
 from jaxinit.transfer._export import export
+from jaxinit.transfer._limits import Limits
 from jaxinit.transfer._merge import merge
+from jaxinit.transfer._open import open_checkpoint
 from jaxinit.transfer._plan import Plan
 from jaxinit.transfer._planning import plan
 from jaxinit.transfer._policy import STRICT, Policy
+from jaxinit.transfer._save import save
+from jaxinit.transfer._source import Leaf, Source
 from jaxinit.transfer._source_rules import drop, fuse, rename, split, stack, unstack
 from jaxinit.transfer._target_rules import adapt, draw, keep, layout, torch_layout
 
 __all__ = [
+    "open_checkpoint",
+    "Limits",
+    "Source",
+    "Leaf",
+    "save",
     "plan",
     "merge",
     "export",

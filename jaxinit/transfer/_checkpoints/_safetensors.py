@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 
 from jaxinit._errors import CheckpointError
 from jaxinit.transfer._limits import Budget, Limits
-from jaxinit.transfer._names import name_leaves, split_key
+from jaxinit.transfer._names import check_keys, name_leaves, split_key
 from jaxinit.transfer._origin import Origin
 from jaxinit.transfer._regions import Region, RegionLeaf
 from jaxinit.transfer._source import Source
@@ -56,10 +56,10 @@ def read(path: Any, *, separator: str | None, limits: Limits) -> Source:
     origin = Origin(path)
     budget = Budget(limits, origin)
     start, header = _header(path, budget)
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", None) or {}
     entries = {key: _region(path, key, start, header[key], budget) for key in header}
     if separator is None and metadata.get(OWN_NAMES) == "full":
-        names = list(entries)
+        names = [check_own_name(key, budget) for key in entries]
     else:
         paths = [split_key(key, separator or ".", budget) for key in entries]
         names = name_leaves(paths, budget)
@@ -68,6 +68,15 @@ def read(path: Any, *, separator: str | None, limits: Limits) -> Source:
         for name, (key, region) in zip(names, entries.items(), strict=True)
     }
     return Source(leaves, format="safetensors", origins=(origin,), metadata=metadata)
+
+
+def check_own_name(full: str, budget: Budget) -> str:
+    """A full name as `save` writes it, if it can be read as one."""
+    collection, colon, path = full.partition(":")
+    if full == "__metadata__" or (colon and not collection):
+        raise budget.refuse(f"a leaf cannot be called {full[:200]!r} in this format")
+    check_keys((path if colon and path else full).split("/"), budget)
+    return full
 
 
 def _header(path: Any, budget: Budget) -> tuple[int, dict[str, Any]]:

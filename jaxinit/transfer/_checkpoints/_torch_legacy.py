@@ -55,6 +55,8 @@ def _places(
         prefix = file.read(8)
         length = struct.unpack("<q", prefix)[0] if len(prefix) == 8 else -1
         storage, start = storages[key], file.tell()
+        if storage.dtype is None:  # torch writes such a file and cannot read it either
+            raise budget.refuse(f"storage {key[:40]!r} has no type in the older form")
         if length != storage.whole or start + length * storage.itemsize > end:
             raise budget.refuse(
                 f"storage {key[:40]!r} has {length} elements, and its pickle claims "
