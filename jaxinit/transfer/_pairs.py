@@ -82,10 +82,19 @@ def _translated(
     shape_of: ShapeOf,
 ) -> tuple[list[Arrival], dict[str, str]]:
     """The arrivals under the names of the target, where they come with torch's."""
-    scopes = [rule.pattern for rule in rules if isinstance(rule, TorchLayout)]
+    scopes = [rule for rule in rules if isinstance(rule, TorchLayout)]
     if not scopes:
         return list(arrivals), {}
-    within = set(select(scopes, targets, argument="torch_layout", optional=True))
+    within = {
+        name
+        for rule in scopes
+        for name in select(
+            rule.pattern,
+            targets,
+            argument="torch_layout",
+            optional=rule.may_match_nothing,
+        )
+    }
     translated, dropped = [], {}
     for arrival in arrivals:
         counter = arrival.name.path.rpartition("/")[2] == COUNTER
@@ -128,10 +137,15 @@ def _assigned(
 ) -> dict[Name, Rule]:
     """For each pair the first rule of the stage that matches its target's path."""
     chosen = [(i, rule) for i, rule in enumerate(rules) if rule.stage == stage]
+    loose = [rule for _, rule in chosen if isinstance(rule, TorchLayout)]
     for position, rule in chosen:
-        _check_reaches(position, rule, names, targets)
+        if rule not in loose:
+            _check_reaches(position, rule, names, targets)
     first = first_matches(
-        [Matching(r.patterns[0], None, r.may_match_nothing) for _, r in chosen],
+        [
+            Matching(r.patterns[0], None, r.may_match_nothing or r in loose)
+            for _, r in chosen
+        ],
         names,
         labels=[f"rules[{position}], {rule}" for position, rule in chosen],
     )
@@ -146,7 +160,7 @@ def _check_reaches(
     if rule.may_match_nothing or any(matches(pattern, n) for n in names):
         return
     found = [name for name in targets if matches(pattern, name)]
-    if found and not isinstance(rule, TorchLayout):
+    if found:
         raise RuleError(
             f"rules[{position}], {rule}: it matches {listed(found)}, but nothing from "
             "the source goes there; check the renames before it"

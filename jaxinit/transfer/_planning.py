@@ -230,7 +230,10 @@ class Planner:
             if leaf.fate == "cast":
                 found = {self.arrays[source].dtype.name for source in used}
                 words.append(f"{' and '.join(sorted(found))} → {leaf.result}")
-            words += [leaf.function, self.how.get(f"> {leaf.name}", "")]
+            words += [
+                leaf.function.partition(".")[2] or leaf.function,
+                self.how.get(f"> {leaf.name}", ""),
+            ]
             if leaf.fate == "drawn" and not leaf.function and leaf.mergeable:
                 words.append("by the target")
             how = ", ".join(filter(None, words))

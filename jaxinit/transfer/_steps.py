@@ -40,7 +40,7 @@ class Step:
                 return f"[{index}] of axis {axis}"
             case "reshape", (rank, *shapes):
                 return f"reshape {tuple(shapes[rank:])}"
-        return f"{self.kind} {self.numbers}"
+        return f"{self.kind} {','.join(map(str, self.numbers))}"
 
 
 def part(axis: int, start: int, stop: int) -> Step:
