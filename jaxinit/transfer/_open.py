@@ -151,9 +151,17 @@ def recognize(path: pathlib.Path) -> Format:
         return "safetensors"
     if head.lstrip()[:1] == b"{":
         return "index"
-    if head[:1] and (0x81 <= head[0] <= 0x8F or head[0] in (0xDE, 0xDF)):
+    if not head.startswith((b"\x89HDF", b"\x93NUMPY")) and _is_map(head):
         return "msgpack"
     raise CheckpointError(f"{path}: {_advice(head)}")
+
+
+def _is_map(head: bytes) -> bool:
+    """Whether msgpack would read a map here, whose first key is a text."""
+    skip = {0xDE: 3, 0xDF: 5}.get(head[0], 1) if head else 0
+    key = head[skip : skip + 1]
+    is_map = bool(head) and (0x81 <= head[0] <= 0x8F or skip > 1)
+    return is_map and (b"\xa0" <= key <= b"\xbf" or b"\xd9" <= key <= b"\xdb")
 
 
 def _zip_format(path: pathlib.Path) -> Format:

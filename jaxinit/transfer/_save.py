@@ -38,7 +38,7 @@ def save(
     *,
     provenance: Mapping[str, Any] | Any = None,
 ) -> None:
-    """Write the leaves of a tree, or of a Source, into one safetensors file, atomically.
+    """Write the leaves of a tree, or of a Source, as one safetensors file, atomically.
 
     The file is written under another name beside `path`, forced to the disk, and then
     renamed: a process that is killed leaves the old file or the new one, never a part

