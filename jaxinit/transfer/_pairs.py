@@ -86,7 +86,7 @@ def _translated(
     if not scopes:
         return list(arrivals), {}
     within = {
-        name
+        name: targets[name]
         for rule in scopes
         for name in select(
             rule.pattern,

@@ -8,7 +8,7 @@ two biases of a recurrent cell one.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from jaxinit._errors import RuleError
 from jaxinit._paths import Name
@@ -46,15 +46,14 @@ _GRU = (
     ("ir/bias", "iz/bias", "in/bias"),
     ("ir/bias", "iz/bias", "hn/bias"),
 )
-_PLAIN = (("i/kernel",), ("h/kernel",), ("h/bias",), ("h/bias",))
-# nnx holds all gates in one array, the bias beside the one or the other.
-_FUSED = (
-    ("dense_i/kernel",),
-    ("dense_h/kernel",),
-    ("dense_h/bias",),
-    ("dense_h/bias",),
-)
-_FUSED_GRU = (*_FUSED[:2], ("dense_i/bias",), ("dense_h/bias",))
+_PLAIN = (("i/kernel",), ("h/kernel",), ("i/bias",), ("i/bias",))
+# nnx holds all gates in one array, by their number 1, 3 or 4.
+_DENSE = (("dense_i/kernel",), ("dense_h/kernel",))
+_FUSED = {
+    1: (*_DENSE, ("dense_i/bias",), ("dense_i/bias",)),
+    3: (*_DENSE, ("dense_i/bias",), ("dense_h/bias",)),
+    4: (*_DENSE, ("dense_h/bias",), ("dense_h/bias",)),
+}
 _NO_RESET_BIAS = (
     "torch's GRU adds a bias inside of the reset gate, for which nnx.GRUCell has no "
     "place: use a cell that has one"
@@ -62,9 +61,9 @@ _NO_RESET_BIAS = (
 
 
 def translate(
-    arrival: Arrival, targets: Collection[Name], shape_of: ShapeOf
+    arrival: Arrival, targets: Mapping[Name, Shape], shape_of: ShapeOf
 ) -> list[Arrival]:
-    """Where a leaf of torch goes in a target with these names; itself if unknown."""
+    """Where a leaf of torch goes in a target of these leaves; itself if unknown."""
     if arrival.name in targets:
         return [arrival]
     parent, _, last = arrival.name.path.rpartition("/")
@@ -73,7 +72,7 @@ def translate(
     shape = arrival.recipe.unit_shape(shape_of)
     if last in _STATISTICS:
         name = Name("batch_stats", f"{under}{_STATISTICS[last]}")
-        return [arrival.to(name)]
+        return [arrival.to(name) if name in targets else arrival]
     if recurrent := _RECURRENT.fullmatch(last):
         return _gates(arrival, under, recurrent, shape, targets)
     if packed := _PACKED.fullmatch(last):
@@ -86,7 +85,7 @@ def translate(
 
 
 def _renamed(
-    arrival: Arrival, under: str, last: str, rank: int, targets: Collection[Name]
+    arrival: Arrival, under: str, last: str, rank: int, targets: Mapping[Name, Shape]
 ) -> Arrival:
     known = (_VECTORS if rank < 2 else _ARRAYS).get(last, ())
     parents = [under]
@@ -111,7 +110,7 @@ def _gates(
     under: str,
     found: re.Match[str],
     shape: Shape,
-    targets: Collection[Name],
+    targets: Mapping[Name, Shape],
 ) -> list[Arrival]:
     collection = arrival.name.collection
 
@@ -120,13 +119,14 @@ def _gates(
 
     # Linen's LSTM has four inputs, its GRU three: the first weight tells them apart.
     cells = [cell for cell in (*_LSTM, _GRU, _PLAIN) if all(map(has, cell[0]))]
-    if not cells and has("dense_i/kernel"):
-        cells = [_FUSED_GRU if has("dense_i/bias") else _FUSED]
+    if not cells and has("dense_h/kernel"):
+        units, all_gates = targets[Name(collection, f"{under}dense_h/kernel")]
+        cells = [cell for n, cell in _FUSED.items() if n * units == all_gates]
     if not cells:
         return [arrival]
     column = 2 * (found[1] == "bias") + (found[2] == "hh")
     names = [Name(collection, under + leaf) for leaf in cells[0][column]]
-    hint = _NO_RESET_BIAS if cells[0] is _FUSED_GRU else ""
+    hint = _NO_RESET_BIAS if cells[0] is _FUSED[3] else ""
     parts = _parts(arrival, names, shape)
     return [part.to(part.name, summand=column >= 2, hint=hint) for part in parts]
 
