@@ -91,24 +91,30 @@ class Leaf(ABC):
                 f"{self}: JAX would hold {wanted} as {held}, since 64-bit types are "
                 f"off; say dtype={held.name!r}, or enable them (jax_enable_x64)"
             )
-        array = self._place(sharding, wanted)
-        checked = nonfinite == "error" and jnp.issubdtype(wanted, jnp.inexact)
-        for shard in array.addressable_shards if checked else ():
-            if shard.replica_id == 0 and not bool(jnp.isfinite(shard.data).all()):
-                found = self.read(shard.index, nonfinite="allow")
-                raise CheckpointError(f"{self}: {explain(found, wanted)}")
-        return array
+        return self._place(sharding, wanted, nonfinite)
 
-    def _place(self, sharding: Sharding, dtype: np.dtype) -> jax.Array:
+    def _place(
+        self, sharding: Sharding, dtype: np.dtype, nonfinite: Nonfinite
+    ) -> jax.Array:
         shards: dict[str, np.ndarray] = {}
 
         def shard(index: Any) -> np.ndarray:
             where = repr(index)  # replicas ask for the same slice
             if where not in shards:
-                shards[where] = self.read(index, dtype=dtype, nonfinite="allow")
+                shards[where] = self.read(index, dtype=dtype, nonfinite=nonfinite)
             return shards[where]
 
         return jax.make_array_from_callback(self.shape, sharding, shard)
+
+    def _arrived(self, found: jax.Array, values: jax.Array, nonfinite: str) -> None:
+        """Refuse values on devices that are not finite; `found` is before the cast."""
+        if nonfinite == "allow" or not jnp.issubdtype(values.dtype, jnp.inexact):
+            return
+        pairs = zip(found.addressable_shards, values.addressable_shards, strict=True)
+        for before, after in pairs:
+            if after.replica_id == 0 and not bool(jnp.isfinite(after.data).all()):
+                reason = explain(np.asarray(before.data), values.dtype)
+                raise CheckpointError(f"{self}: {reason}")
 
     def __str__(self) -> str:
         return f"{self.origin}: {self.name}"
@@ -181,10 +187,14 @@ class ValueLeaf(Leaf):
             raise CheckpointError(f"{self}: only its shape is known, it has no values")
         return np.asarray(self.value[index])
 
-    def _place(self, sharding: Sharding, dtype: np.dtype) -> jax.Array:
-        if isinstance(self.value, jax.Array):  # it never leaves its devices
-            return jax.device_put(self.value.astype(dtype), sharding)
-        return super()._place(sharding, dtype)
+    def _place(
+        self, sharding: Sharding, dtype: np.dtype, nonfinite: Nonfinite
+    ) -> jax.Array:
+        if not isinstance(self.value, jax.Array):
+            return super()._place(sharding, dtype, nonfinite)
+        values = self.value.astype(dtype)  # it never leaves its devices
+        self._arrived(self.value, values, nonfinite)
+        return jax.device_put(values, sharding)
 
 
 def as_source(tree: Any, *, argument: str = "source") -> Source:

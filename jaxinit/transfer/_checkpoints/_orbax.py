@@ -21,10 +21,10 @@ from jaxinit._errors import CheckpointError
 from jaxinit.transfer._limits import Budget, Limits
 from jaxinit.transfer._names import Keys, name_leaves
 from jaxinit.transfer._origin import Origin
-from jaxinit.transfer._source import Leaf, Source
+from jaxinit.transfer._source import Leaf, Nonfinite, Source
 
 # Each restore reads the metadata of the whole tree again, so leaves that are read one
-# after the other are fetched in batches of this size and wait for their turn.
+# after the other are fetched in batches of this size and kept for their turn.
 _BATCH_BYTES = 64 << 20
 _METADATA = "_METADATA"
 
@@ -129,7 +129,7 @@ class _Store:
         self.checkpointer, self.folder = checkpointer, folder
         self.treedef, self.budget = treedef, budget
         self.leaves: list[tuple[tuple[int, ...], np.dtype, bool]] = []
-        self.waiting: dict[int, np.ndarray] = {}
+        self.batch: dict[int, np.ndarray] = {}
 
     def nbytes(self, place: int) -> int:
         """How many bytes a leaf takes."""
@@ -162,21 +162,25 @@ class _Store:
         return {place: found[place] for place in wanted}
 
     def fetch(self, first: int) -> np.ndarray:
-        """A leaf on the host, and with it those after it that fit into a batch."""
-        if first not in self.waiting:
+        """A leaf on the host, and with it those after it that fit into a batch.
+
+        A batch is kept until another is fetched: shards are read one by one.
+        """
+        if first not in self.batch:
             import orbax.checkpoint as ocp
 
+            self.batch = {}
             self.budget.eager(self.nbytes(first), f"leaf {first}")
-            batch, total = [first], self.nbytes(first)
+            places, total = [first], self.nbytes(first)
             for place in range(first + 1, len(self.leaves)):
                 total += self.nbytes(place)
                 if total > _BATCH_BYTES:
                     break
                 if self.leaves[place][2]:
-                    batch.append(place)
+                    places.append(place)
             arguments = ocp.RestoreArgs(restore_type=np.ndarray)
-            self.waiting = self.restore(dict.fromkeys(batch, arguments))
-        return self.waiting.pop(first)
+            self.batch = self.restore(dict.fromkeys(places, arguments))
+        return np.asarray(self.batch[first])
 
 
 class _OrbaxLeaf(Leaf):
@@ -187,18 +191,21 @@ class _OrbaxLeaf(Leaf):
         self.store, self.at = store, place
 
     def _read(self, index: tuple[slice, ...]) -> np.ndarray:
-        values = np.asarray(self.store.fetch(self.at))
-        return values.astype(self.dtype, copy=False)[index]
+        whole = self.store.fetch(self.at)
+        return np.array(whole[index], self.dtype)  # the batch stays as it is
 
-    def _place(self, sharding: Sharding, dtype: np.dtype) -> jax.Array:
+    def _place(
+        self, sharding: Sharding, dtype: np.dtype, nonfinite: Nonfinite
+    ) -> jax.Array:
         import orbax.checkpoint as ocp
 
-        if self.nbytes > _BATCH_BYTES:
-            arguments = ocp.ArrayRestoreArgs(sharding=sharding, global_shape=self.shape)
-            restored = self.store.restore({self.at: arguments})[self.at]
-            return restored.astype(dtype)
-        whole = np.asarray(self.store.fetch(self.at)).astype(dtype)
-        return jax.make_array_from_callback(self.shape, sharding, whole.__getitem__)
+        if self.nbytes <= _BATCH_BYTES:
+            return super()._place(sharding, dtype, nonfinite)
+        arguments = ocp.ArrayRestoreArgs(sharding=sharding, global_shape=self.shape)
+        found = self.store.restore({self.at: arguments})[self.at]
+        values = found.astype(dtype)
+        self._arrived(found, values, nonfinite)
+        return values
 
 
 def _text(key: Any) -> str:
