@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._errors import RuleError
@@ -54,8 +53,7 @@ def plan(
     Raises:
       RuleError: a rule matches nothing, or contradicts another.
 
-    >>> import jax.numpy as jnp
-    >>> from jaxinit import transfer as tr
+    >>>     >>> from jaxinit import transfer as tr
     >>> source = {"fc": {"weight": jnp.zeros((2, 3))}}
     >>> target = {"head": {"kernel": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}}
     >>> rules = [tr.rename("fc/(.*)", r"head/\\1"), tr.torch_layout()]
@@ -192,7 +190,7 @@ class Planner:
 
     def _dtype(self, pair: Pair) -> np.dtype:
         kinds = [self.arrays[source].dtype for source in pair.recipe.sources]
-        return np.dtype(kinds[0] if len({*kinds}) == 1 else jnp.promote_types(*kinds))
+        return np.result_type(*kinds)
 
     def _labelled(self, label: str, function: Callable[..., Any]) -> str:
         """The label, made unique where two functions would share it."""

@@ -54,10 +54,10 @@ def main():
         table = draw(old, 3)
         name = f"length:{old}:{new}"
         record[f"{name}:input"] = table.numpy()
-        # Antialiasing exists for pictures only: one of width 1.
-        picture = table.T[None, :, :, None]
+        # Antialiasing exists for pictures only: one whose two columns are equal.
+        picture = table.T[None, :, :, None].repeat(1, 1, 1, 2)
         resized = torch.nn.functional.interpolate(
-            picture, size=(new, 1), mode="bilinear", antialias=True
+            picture, size=(new, 2), mode="bilinear", antialias=True
         )
         record[f"{name}:output"] = resized[0, :, :, 0].T.numpy()
     stem = draw(4, 3, 3, 3)

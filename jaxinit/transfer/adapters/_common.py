@@ -14,7 +14,7 @@ def wide(array: Any) -> jax.Array:
     array = jnp.asarray(array)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(f"an adapter takes floating numbers, got {array.dtype.name}")
-    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+    return array if array.dtype.itemsize >= 4 else array.astype(jnp.float32)
 
 
 def narrow(values: jax.Array, like: Any) -> jax.Array:

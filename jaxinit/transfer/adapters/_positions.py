@@ -11,9 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit.transfer.adapters._common import check_prefix, narrow, require, wide
-
-Method = Literal["cubic", "linear", "nearest"]
-_METHODS = ("cubic", "linear", "nearest")
+from jaxinit.transfer.adapters._resizing import (
+    METHODS,
+    Method,
+    resize_axis,
+    resizing_matrix,
+)
 
 
 def resize_position_grid(
@@ -57,7 +60,7 @@ def resize_position_grid(
     (1, 145, 64)
     """
     values = wide(table)
-    require("method", method, _METHODS)
+    require("method", method, METHODS)
     old, new = _grid("old_grid", old_grid), _grid("new_grid", new_grid)
     rows = values.shape[-2] if values.ndim >= 2 else 0
     if rows != prefix + math.prod(old) or prefix < 0:
@@ -68,9 +71,9 @@ def resize_position_grid(
     first, positions = values[..., :prefix, :], values[..., prefix:, :]
     batch, features = values.shape[:-2], values.shape[-1]
     picture = positions.reshape(*batch, *old, features)
-    resized = jax.image.resize(
-        picture, (*batch, *new, features), method, antialias=antialias
-    ).reshape(*batch, math.prod(new), features)
+    for axis, size in zip((-3, -2), new, strict=True):
+        picture = resize_axis(picture, axis, size, method, antialias)
+    resized = picture.reshape(*batch, math.prod(new), features)
     return narrow(jnp.concatenate([first, resized], -2), table)
 
 
@@ -108,7 +111,7 @@ def resize_positions(
     [0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0]
     """
     values = wide(table)
-    require("method", method, (*_METHODS, "truncate"))
+    require("method", method, (*METHODS, "truncate"))
     if values.ndim < 2:
         raise ValueError(f"table must be (rows, features), got shape {values.shape}")
     rows = values.shape[-2]
@@ -120,8 +123,7 @@ def resize_positions(
             )
         return narrow(values[..., :length, :], table)
     first, positions = values[..., :prefix, :], values[..., prefix:, :]
-    shape = (*positions.shape[:-2], length - prefix, positions.shape[-1])
-    resized = jax.image.resize(positions, shape, method, antialias=antialias)
+    resized = resize_axis(positions, -2, length - prefix, method, antialias)
     return narrow(jnp.concatenate([first, resized], -2), table)
 
 
@@ -159,28 +161,27 @@ def resize_patch_kernel(
     (16, 16, 3, 64)
     """
     values = wide(kernel)
-    require("method", method, _METHODS)
+    require("method", method, METHODS)
     new = _grid("size", size)
     if values.ndim != 4:
         raise ValueError(
             f"kernel must be (height, width, in, out), got shape {values.shape}"
         )
     old = values.shape[:2]
-    with jax.ensure_compile_time_eval():
-        basis = jnp.eye(math.prod(old), dtype=jnp.float32).reshape(-1, *old)
-        resized = jax.image.resize(
-            basis, (math.prod(old), *new), method, antialias=antialias
+    # Heights and widths are resized apart, Bᵀ = H ⊗ W, and so are their inverses.
+    down, across = (
+        jnp.asarray(
+            np.linalg.pinv(resizing_matrix(n, k, method, antialias)), values.dtype
         )
-        # Row i is what the i-th pixel of a patch becomes: Bᵀ.
-        matrix = np.asarray(resized, np.float64).reshape(math.prod(old), -1)
-    inverse = jnp.asarray(np.linalg.pinv(matrix), values.dtype)
-    flat = values.reshape(math.prod(old), -1)
-    made = jnp.matmul(inverse, flat, precision=jax.lax.Precision.HIGHEST)
-    return narrow(made.reshape(*new, *values.shape[2:]), kernel)
+        for n, k in zip(old, new, strict=True)
+    )
+    highest = jax.lax.Precision.HIGHEST
+    made = jnp.einsum("Hh,Ww,hwio->HWio", down, across, values, precision=highest)
+    return narrow(made, kernel)
 
 
 def _grid(argument: str, sizes: Sequence[int]) -> tuple[int, int]:
-    sizes = tuple(sizes)
+    sizes = tuple(sizes) if isinstance(sizes, Sequence) else (sizes,)
     if len(sizes) != 2 or not all(isinstance(n, int) and n > 0 for n in sizes):
         raise ValueError(f"{argument} must be a height and a width, got {sizes}")
     return sizes[0], sizes[1]
