@@ -1,6 +1,7 @@
 """Leaves that lie in a file as they are in memory: read by slices, never as a whole.
 
-What is contiguous is read straight into the array that is returned. What is not (a
+What is contiguous is read straight into the array that is returned, which is aligned
+so that JAX on a CPU takes it over without a copy. What is not contiguous (a
 transposed view, a shard along a later axis) is copied out of a memory map, so that only
 its own pages are read. The size of the file is checked before each read: a map of a
 file that has shrunk would end the process.
@@ -8,6 +9,7 @@ file that has shrunk would end the process.
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from jaxinit._errors import CheckpointError
+from jaxinit._materialize._fill import aligned
 from jaxinit.transfer._origin import Origin
 from jaxinit.transfer._source import Leaf
 
@@ -51,7 +54,7 @@ class Region:
                     "it has changed since it was opened"
                 )
             if _is_contiguous(shape, strides, self.dtype.itemsize):
-                values = np.empty(shape, self.dtype)
+                values = aligned(math.prod(shape), self.dtype).reshape(shape)
                 file.seek(start)
                 _read_into(file, values, self.file)
             else:
