@@ -192,7 +192,7 @@ class ValueLeaf(Leaf):
     ) -> jax.Array:
         if not isinstance(self.value, jax.Array):
             return super()._place(sharding, dtype, nonfinite)
-        values = self.value.astype(dtype)  # it never leaves its devices
+        values = self.value.astype(dtype)  # JAX moves it, and may know a short way
         self._arrived(self.value, values, nonfinite)
         return jax.device_put(values, sharding)
 

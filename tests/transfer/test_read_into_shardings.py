@@ -117,15 +117,26 @@ def test_a_value_that_is_not_finite_is_found_on_the_devices(tmp_path, mesh):
     assert_array_equal(np.asarray(array), value)
 
 
-def test_a_tree_on_devices_stays_there(mesh, monkeypatch):
+def test_a_tree_on_devices_is_moved_by_jax(mesh, monkeypatch):
     sharding = NamedSharding(mesh, PartitionSpec("a"))
     value = jax.device_put(jnp.arange(8.0), NamedSharding(mesh, PartitionSpec("b")))
     leaf = as_source({"w": value})["w"]
-    monkeypatch.setattr(Leaf, "read", None)
-    with jax.transfer_guard_device_to_host("disallow"):
-        array = leaf.place(sharding, nonfinite="allow")
+    monkeypatch.setattr(Leaf, "read", None)  # the way by the host
+    array = leaf.place(sharding)
     assert array.sharding == sharding
     assert_array_equal(np.asarray(array), np.arange(8.0))
+
+
+def test_a_tree_on_devices_is_checked_there(mesh):
+    value = jnp.array([1.0, jnp.inf])
+    sharding = SingleDeviceSharding(jax.devices()[0])
+    leaf = as_source({"w": value})["w"]
+    with pytest.raises(CheckpointError, match="w: 1 of 2 values are NaN or infinite"):
+        leaf.place(sharding)
+    large = as_source({"w": jnp.array([1e30, 1.0])})["w"]
+    with pytest.raises(CheckpointError, match=r"up to 1e\+30 overflow in the cast"):
+        large.place(sharding, dtype=jnp.float16)
+    assert_array_equal(np.asarray(leaf.place(sharding, nonfinite="allow")), value)
 
 
 def test_a_shape_alone_has_no_values():
