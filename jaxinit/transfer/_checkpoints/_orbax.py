@@ -18,8 +18,9 @@ import numpy as np
 from jax.sharding import Sharding
 
 from jaxinit._errors import CheckpointError
+from jaxinit.transfer._checkpoints._safetensors import parse_json
 from jaxinit.transfer._limits import Budget, Limits
-from jaxinit.transfer._names import Keys, name_leaves
+from jaxinit.transfer._names import Keys, check_keys, name_leaves
 from jaxinit.transfer._origin import Origin
 from jaxinit.transfer._source import Leaf, Nonfinite, Source
 
@@ -45,14 +46,12 @@ def read(path: Any, *, separator: str | None, limits: Limits) -> Source:
     origin = Origin(pathlib.Path(path))
     budget = Budget(limits, origin)
     folder = _tree_folder(pathlib.Path(path).absolute(), budget)
-    for file in (_METADATA, "_sharding", "array_metadatas/process_0"):
-        if (folder / file).is_file():
-            budget.header((folder / file).stat().st_size, file)
+    _check_metadata(folder, budget)
     checkpointer = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
     with _refusals(budget):
         metadata: Any = checkpointer.metadata(folder)
         if metadata.item_metadata is None:
-            raise budget.refuse("Orbax finds no metadata of a tree in it")
+            raise budget.refuse("Orbax cannot read the metadata of its tree")
         found, treedef = jax.tree_util.tree_flatten_with_path(
             metadata.item_metadata.tree, is_leaf=lambda node: node is None
         )
@@ -68,6 +67,7 @@ def read(path: Any, *, separator: str | None, limits: Limits) -> Source:
             continue
         dtype = np.dtype(dtype)
         lengths = budget.leaf("/".join(keys), tuple(shape), dtype)
+        _check_chunks(entry, lengths, dtype, "/".join(keys), budget)
         store.leaves.append((lengths, dtype, True))
         listed.append((place, keys))
     budget.expansion(budget.nbytes, origin.nbytes or 0)
@@ -102,6 +102,37 @@ def _tree_folder(path: pathlib.Path, budget: Budget) -> pathlib.Path:
             "them, the path with its number"
         )
     raise budget.refuse(f"holds no tree of Orbax: no file {_METADATA} in it")
+
+
+def _check_metadata(folder: pathlib.Path, budget: Budget) -> None:
+    """Hold the names against the limits before Orbax makes paths of files from them."""
+    for file in ("_sharding", "array_metadatas/process_0"):
+        if (folder / file).is_file():
+            budget.header((folder / file).stat().st_size, file)
+    budget.header((folder / _METADATA).stat().st_size, _METADATA)
+    metadata = parse_json((folder / _METADATA).read_bytes(), budget)
+    entries = metadata.get("tree_metadata")
+    if not isinstance(entries, dict) or len(entries) > budget.limits.max_leaves:
+        raise budget.exceeded(
+            f"{_METADATA} has no leaves, or too many", len(entries or ()), "max_leaves"
+        )
+    for name, entry in entries.items():
+        keys = entry.get("key_metadata") if isinstance(entry, dict) else None
+        if not isinstance(keys, list) or not all(isinstance(k, dict) for k in keys):
+            raise budget.refuse(f"{_METADATA} does not say the keys of {name[:200]!r}")
+        check_keys([str(key.get("key")) for key in keys] or ["root"], budget)
+
+
+def _check_chunks(
+    entry: Any, shape: tuple[int, ...], dtype: np.dtype, key: str, budget: Budget
+) -> None:
+    """A chunk is expanded as a whole, even for an array that is smaller than it."""
+    chunk = getattr(getattr(entry, "storage", None), "chunk_shape", None) or shape
+    if any(part > max(length, 1) for part, length in zip(chunk, shape, strict=False)):
+        raise budget.refuse(
+            f"{key[:200]!r} has the shape {shape} and chunks of {tuple(chunk)}"
+        )
+    budget.eager(math.prod(chunk) * dtype.itemsize, f"a chunk of {key[:200]!r}")
 
 
 @contextlib.contextmanager

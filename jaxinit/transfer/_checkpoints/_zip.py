@@ -23,7 +23,7 @@ _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR_SIZE = 20
 _LOCAL = struct.Struct("<4s5H3L2H")
-_ENTRY_BYTES = 46 + 512  # a central header, and a name of a tensor
+_ENTRY_BYTES = 46 + 128  # a central header, and a name of a tensor
 
 
 @contextlib.contextmanager
