@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxinit._errors import MergeError
 from jaxinit._keys import fold_name, require_key
+from jaxinit._materialize import materialize
 from jaxinit._paths import Name
 from jaxinit._report import Finding
 from jaxinit.transfer._applied import renewed
@@ -134,8 +135,8 @@ def _carried_out(
         def draw(key: Any) -> Any:
             return function(key, leaf.shape, dtype)
 
-        laid_out = jax.jit(draw, out_shardings=sharding) if sharding else draw
-        values = laid_out(folded)
+        # As jit draws it: the same numbers on one device and over many.
+        values = materialize(draw, out_shardings=sharding)(folded)
         if values.shape != leaf.shape or values.dtype != dtype:
             raise MergeError(
                 f"{leaf.name!r} is to be {dtype.name} of shape {leaf.shape}, and "

@@ -51,6 +51,11 @@ def put(
     value = getattr(leaf, "value", None)
     if isinstance(value, jax.Array):  # on devices already: no way by the host
         return _moved(value, dtype, sharding, complain)
+    if leaf is not None and sharding is not None and _needs_no_range(leaf, dtype):
+        array = leaf.place(sharding, dtype=dtype, nonfinite="allow")
+        if complain is not None and not _shards_are_finite(array):
+            complain("nonfinite", _not_finite(leaf.read(nonfinite="allow")))
+        return array
     if sharding is None:
         values = _cast(_made(reader, recipe), dtype, complain)
         if any(reader.source[s].origin.path is None for s in recipe.sources):
@@ -60,11 +65,7 @@ def put(
 
     def shard(index: Any) -> np.ndarray:
         if (where := repr(index)) not in shards:
-            found = (
-                leaf.read(index, nonfinite="allow")
-                if leaf is not None
-                else _made(reader, recipe)[index]
-            )
+            found = _made(reader, recipe)[index]
             shards[where] = np.array(_cast(found, dtype, complain), order="C")
         return shards[where]
 
@@ -76,6 +77,22 @@ def settle(
 ) -> jax.Array:
     """An array that a function has made, in its dtype and where it belongs."""
     return _moved(jnp.asarray(array), dtype, sharding, complain)
+
+
+def _needs_no_range(leaf: Leaf, dtype: np.dtype) -> bool:
+    """Whether a cast of the leaf can be judged by its result alone."""
+    return leaf.dtype == dtype or jnp.issubdtype(dtype, jnp.inexact)
+
+
+def _shards_are_finite(array: jax.Array) -> bool:
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
+        return True
+    local = [s.data for s in array.addressable_shards if s.replica_id == 0]
+    on_host = jax.default_backend() == "cpu"  # where they can be looked at in place
+    return all(
+        is_finite(np.asarray(data)) if on_host else bool(jnp.isfinite(data).all())
+        for data in local
+    )
 
 
 def _made(reader: Reader, recipe: Recipe) -> Any:
