@@ -251,3 +251,13 @@ def test_limits_are_positive_numbers():
         Limits(max_bytes=0)
     with pytest.raises(ValueError, match="max_leaves must be a positive number"):
         Limits(max_leaves="many")
+
+
+def test_limits_hold_for_all_shards_together(tmp_path):
+    path = checkpoint_files.write_sharded(tmp_path)
+    total = sum(value.nbytes for value in checkpoint_files.arrays().values())
+    assert open_checkpoint(path, limits=Limits(max_bytes=total)).nbytes == total
+    with pytest.raises(CheckpointError, match=r"index\.json: too large.*max_bytes"):
+        open_checkpoint(path, limits=Limits(max_bytes=total - 1))
+    with pytest.raises(CheckpointError, match=r"index\.json: too many leaves"):
+        open_checkpoint(path, limits=Limits(max_leaves=4))

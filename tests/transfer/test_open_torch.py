@@ -101,3 +101,29 @@ def test_a_placed_view_has_its_own_strides():
     mesh = jax.make_mesh((4, 2), ("a", "b"))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("a", "b"))
     assert_array_equal(np.asarray(leaf.place(sharding)), leaf.read())
+
+
+def sharded(folder, shards):
+    """An index of torch files, as older model repositories hold them."""
+    weight_map = {}
+    for name, (fixture, keys) in shards.items():
+        (folder / name).write_bytes((FIXTURES / fixture).read_bytes())
+        weight_map |= dict.fromkeys(keys, name)
+    path = folder / "pytorch_model.bin.index.json"
+    path.write_text(json.dumps({"weight_map": weight_map}))
+    return path
+
+
+def test_torch_files_may_be_shards(tmp_path):
+    path = sharded(
+        tmp_path,
+        {
+            "pytorch_model-1.bin": ("state.pt", EXPECTED["state.pt"]),
+            "pytorch_model-2.bin": ("unsigned.pt", EXPECTED["unsigned.pt"]),
+        },
+    )
+    source = open_checkpoint(tmp_path)
+    assert source.format == "sharded torch"
+    assert described(source) == EXPECTED["state.pt"] | EXPECTED["unsigned.pt"]
+    assert source.origins[0].path == path
+    assert len(source.origins) == 3
