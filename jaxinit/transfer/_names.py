@@ -25,10 +25,13 @@ def split_key(key: str, separator: str, budget: Budget) -> Keys:
 def name_leaves(paths: Iterable[Keys], budget: Budget) -> list[str]:
     """The full name of each leaf, from the keys that lead to it.
 
-    As everywhere, a mapping with a tree under "params" is read as linen variables: its
-    first key is the collection.
+    As everywhere, a mapping with a tree under "params" is read as linen variables, its
+    first key being the collection, and the containers of nnx leave no trace: where the
+    last key of every leaf is "value", an nnx State was saved, and that key is dropped.
     """
     paths = [check_keys(keys, budget) for keys in paths]
+    if all(len(keys) > 1 and keys[-1] == "value" for keys in paths):
+        paths = [keys[:-1] for keys in paths]
     variables = any(len(keys) > 1 and keys[0] == PARAMS for keys in paths)
     names: dict[str, Keys] = {}
     for keys in paths:

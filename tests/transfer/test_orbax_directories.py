@@ -6,9 +6,11 @@ import checkpoint_files
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from flax import nnx
 from numpy.testing import assert_array_equal
 
 from jaxinit._errors import CheckpointError
+from jaxinit._paths import named_leaves
 from jaxinit.transfer import Limits, open_checkpoint
 from jaxinit.transfer._checkpoints import _orbax
 
@@ -126,3 +128,20 @@ def test_values_that_are_read_belong_to_the_reader(plain):
     first = leaf.read()
     first[:] = 0
     assert leaf.read()[5, 3] == 23.0
+
+
+def test_a_saved_nnx_state_has_the_names_of_the_model(tmp_path):
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    state = nnx.state(model)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "state", state)
+    source = open_checkpoint(tmp_path / "state")
+    assert set(source) == {name.full for name in named_leaves(state)}
+    assert source["kernel"].key == "kernel/value"
+    assert_array_equal(source["kernel"].read(), model.kernel[...])
+
+
+def test_a_leaf_called_value_among_others_keeps_its_name(tmp_path):
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "m", {"a": {"value": np.ones(2), "w": np.ones(2)}})
+    assert set(open_checkpoint(tmp_path / "m")) == {"a/value", "a/w"}
