@@ -24,12 +24,15 @@ _LEGACY_TORCH = tuple(
 )
 
 
+_LIMITS = Limits()
+
+
 def open_checkpoint(
     path: str | os.PathLike[str],
     *,
     format: Format | None = None,
     separator: str | None = None,
-    limits: Limits | None = None,
+    limits: Limits = _LIMITS,
 ) -> Source:
     """The leaves of a checkpoint, by name, each read when it is asked for.
 
@@ -67,7 +70,6 @@ def open_checkpoint(
     array([[1., 1.]], dtype=float32)
     """
     check_separator(separator)
-    limits = Limits() if limits is None else limits
     where = pathlib.Path(path)
     if format is not None and format not in get_args(Format):
         raise CheckpointError(
@@ -176,7 +178,10 @@ def _advice(head: bytes) -> str:
     if head.startswith(b"\x89HDF"):
         return "is HDF5, which is not read; save it as safetensors or npz"
     if head.startswith(b"\x93NUMPY"):
-        return "is one npy array; pack it with a name, numpy.savez(path, name=array)"
+        return (
+            "is npy, one array or the leaves of an Equinox module, and has no names; "
+            "save it with names, numpy.savez(path, **{name: array})"
+        )
     if head[:1] == b"\x80":
         return (
             "is a pickle that torch.save did not write; pickles run code and are not "

@@ -159,8 +159,12 @@ def test_a_directory_stands_for_the_checkpoint_in_it(tmp_path):
 
 STRANGERS = {
     "model.h5": (b"\x89HDF\r\n\x1a\n" + b"\0" * 64, "HDF5"),
-    "model.npy": (b"\x93NUMPY\1\0" + b"\0" * 64, "one npy array"),
+    "model.npy": (b"\x93NUMPY\1\0" + b"\0" * 64, "has no names"),
     "model.pkl": (b"\x80\4\x95\x10\0\0\0\0\0\0\0}.", "pickles run code"),
+    "model.keras": (
+        b"PK\3\4" + b"\0" * 22 + b"\x0d\0\0\0metadata.json",
+        "no zip directory",
+    ),
     "model.txt": (b"weights", "no format that is known here"),
     "empty": (b"", "no format that is known here"),
 }

@@ -14,6 +14,11 @@ from jaxinit._paths import named_leaves
 from jaxinit.transfer import Limits, open_checkpoint
 from jaxinit.transfer._checkpoints import _orbax
 
+# What Orbax had begun when it met the damage ends in a loop that is closed already.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
 
 @pytest.fixture
 def plain(tmp_path):

@@ -55,7 +55,10 @@ def _root(members: dict[str, zipfile.ZipInfo], budget: Budget) -> str:
     """The folder of the archive that holds everything else."""
     roots = [name.removesuffix("data.pkl") for name in members if _is_pickle(name)]
     if len(roots) != 1:
-        raise budget.refuse(f"has {len(roots)} members data.pkl, and torch writes one")
+        raise budget.refuse(
+            f"is a zip archive with {len(roots)} members data.pkl, where torch writes "
+            "one and npz none but arrays"
+        )
     return roots[0]
 
 
