@@ -126,6 +126,10 @@ NPZ = {
         hostile.archive([("a.npy", npy(descr="[('x', '<f4')]"))]),
         "only numbers",
     ),
+    "a long double": (
+        hostile.archive([("a.npy", npy("'<f16'", "(1,)", b"\0" * 16))]),
+        "only numbers",
+    ),
     "text": (hostile.archive([("a.npy", npy(descr="'<U2'"))]), "only numbers"),
     "a header of code": (
         hostile.archive([("a.npy", npy(descr="__import__('os').getcwd()"))]),

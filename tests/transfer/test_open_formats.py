@@ -265,3 +265,30 @@ def test_limits_hold_for_all_shards_together(tmp_path):
         open_checkpoint(path, limits=Limits(max_bytes=total - 1))
     with pytest.raises(CheckpointError, match=r"index\.json: too many leaves"):
         open_checkpoint(path, limits=Limits(max_leaves=4))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_a_flipped_bit_of_an_npz_is_noticed_when_the_whole_is_read(tmp_path, save):
+    path = tmp_path / "w.npz"
+    value = np.random.default_rng(0).normal(size=(50, 100))  # beyond the header
+    save(path, w=value)
+    assert_array_equal(open_checkpoint(path)["w"].read(), value)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"w\.npz: .*(check sum|CRC|invalid)"):
+        open_checkpoint(path)["w"].read()
+
+
+def test_a_compressed_leaf_is_expanded_once_for_all_its_shards(tmp_path, monkeypatch):
+    value = np.arange(64.0).reshape(8, 8)
+    np.savez_compressed(tmp_path / "w.npz", w=value)
+    leaf = open_checkpoint(tmp_path / "w.npz")["w"]
+    expand, calls = type(leaf)._expand, []
+    monkeypatch.setattr(type(leaf), "_expand", lambda x: calls.append(x) or expand(x))
+    for row in range(8):
+        found = leaf.read(slice(row, row + 1))
+        assert_array_equal(found, value[row : row + 1])
+        found[:] = 0  # it belongs to the reader
+    assert len(calls) == 1
+    assert_array_equal(leaf.read(), value)
