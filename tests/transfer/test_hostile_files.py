@@ -203,3 +203,11 @@ def test_an_index_with_a_key_twice_is_refused(tmp_path):
     path.write_text('{"weight_map": {"w": "a", "w": "b"}}')
     with pytest.raises(CheckpointError, match="'w' stands twice"):
         open_checkpoint(path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_text_that_python_warns_of_is_damage(tmp_path):
+    path = tmp_path / "weights.pt"
+    path.write_bytes(hostile.torch_zip(hostile.state_dict(b"S'\\+'\n")))
+    with pytest.raises(CheckpointError, match="its pickle is damaged"):
+        open_checkpoint(path)

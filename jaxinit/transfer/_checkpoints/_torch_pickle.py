@@ -65,7 +65,7 @@ class Machine:
                 self._step(code.name, argument, at)
         except CheckpointError:
             raise
-        except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
+        except _DAMAGE as error:
             reason = f"its pickle is damaged: {type(error).__name__}: {error}"
             raise self.budget.refuse(reason) from error
         raise self.budget.refuse("its pickle does not end")
@@ -211,6 +211,9 @@ class Machine:
         self.stack.append(self.persistent(self._pop()))
 
 
+# What taking a pickle apart, or a machine without operands, ends in. Python warns of
+# texts that no pickle has, and where warnings are errors that is one too.
+_DAMAGE = (ValueError, IndexError, KeyError, TypeError, OverflowError, Warning)
 _VALUES = frozenset(
     {
         *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"),
