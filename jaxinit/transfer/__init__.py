@@ -8,6 +8,7 @@ every leaf of the source as used, dropped or replaced, and anything else is an e
 """
 
 from jaxinit.transfer import adapters
+from jaxinit.transfer._comparison._compare import CompareReport, compare
 from jaxinit.transfer._export import export
 from jaxinit.transfer._limits import Limits
 from jaxinit.transfer._merge import merge
@@ -29,6 +30,8 @@ __all__ = [
     "plan",
     "merge",
     "export",
+    "compare",
+    "CompareReport",
     "Plan",
     "Policy",
     "STRICT",
