@@ -53,7 +53,8 @@ def plan(
     Raises:
       RuleError: a rule matches nothing, or contradicts another.
 
-    >>>     >>> from jaxinit import transfer as tr
+    >>> import jax.numpy as jnp
+    >>> from jaxinit import transfer as tr
     >>> source = {"fc": {"weight": jnp.zeros((2, 3))}}
     >>> target = {"head": {"kernel": jnp.zeros((3, 2)), "bias": jnp.zeros(2)}}
     >>> rules = [tr.rename("fc/(.*)", r"head/\\1"), tr.torch_layout()]

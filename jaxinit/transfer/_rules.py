@@ -34,13 +34,16 @@ class Rule:
         return getattr(self, "optional", False)
 
     def __str__(self) -> str:
-        shown = [
-            _shown(getattr(self, field.name))
-            if not field.kw_only
-            else f"{field.name}={_shown(getattr(self, field.name))}"
-            for field in fields(self)
-            if getattr(self, field.name) != field.default
-        ]
+        shown: list[str] = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value == field.default:
+                continue
+            if field.name == "options":
+                shown += [f"{option}={_shown(given)}" for option, given in value]
+            else:
+                keyword = f"{field.name}=" if field.kw_only else ""
+                shown.append(keyword + _shown(value))
         name = re.sub(r"(?<!^)([A-Z])", r"_\1", type(self).__name__).lower()
         return f"{name}({', '.join(shown)})"
 
@@ -162,8 +165,10 @@ def _shown(value: Any) -> str:
     match value:
         case re.Pattern():
             return repr(value.pattern)
-        case tuple([single]) if isinstance(single, str):
+        case (str() as single,):
             return repr(single)
+        case (single,) if callable(single):
+            return _shown(single)
         case tuple():
             return f"[{', '.join(map(_shown, value))}]"
     return getattr(value, "__name__", None) or repr(value)

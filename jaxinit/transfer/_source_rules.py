@@ -62,11 +62,8 @@ def rename(
     [1.0]
     """
     check(pattern)
-    several = (
-        (replacement,)
-        if isinstance(replacement, str) or callable(replacement)
-        else tuple(replacement)
-    )
+    listed = isinstance(replacement, Sequence) and not isinstance(replacement, str)
+    several = tuple(replacement) if listed else (replacement,)
     return Rename(pattern, replacements_of(several), optional=optional)
 
 
