@@ -253,7 +253,7 @@ def check_kills(folder, *, rounds, seed, careless=""):
 
 @pytest.fixture
 def folder():
-    """In memory where that is possible: a kill is the same there, a busy disk is not."""
+    """In memory where possible: a kill is the same there, and no disk is busy."""
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with tempfile.TemporaryDirectory(dir=memory) as name:
         yield pathlib.Path(name)
