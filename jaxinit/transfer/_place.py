@@ -88,9 +88,11 @@ def _shards_are_finite(array: jax.Array) -> bool:
     if not jnp.issubdtype(array.dtype, jnp.inexact):
         return True
     local = [s.data for s in array.addressable_shards if s.replica_id == 0]
-    on_host = jax.default_backend() == "cpu"  # where they can be looked at in place
+    # On the host they are looked at in place, elsewhere where they are.
     return all(
-        is_finite(np.asarray(data)) if on_host else bool(jnp.isfinite(data).all())
+        is_finite(np.asarray(data))
+        if next(iter(data.devices())).platform == "cpu"
+        else bool(jnp.isfinite(data).all())
         for data in local
     )
 

@@ -25,6 +25,7 @@ from jaxinit._errors import CheckpointError
 from jaxinit.transfer._checkpoints._safetensors import DTYPES, OWN_NAMES, check_own_name
 from jaxinit.transfer._limits import Budget, Limits
 from jaxinit.transfer._origin import Origin
+from jaxinit.transfer._plan import Plan
 from jaxinit.transfer._regions import native
 from jaxinit.transfer._source import Leaf, Source, as_source
 
@@ -47,7 +48,8 @@ def save(
     Names are those of the tree, `encoder/kernel` or `batch_stats:norm/mean`, and
     `open_checkpoint` gives them back. State of random-number streams is not written;
     its names are listed in the metadata. `provenance` is any JSON value, or a report
-    (what has a `to_dict`); it is stored with the versions of the libraries in
+    (what has a `to_dict`); of that of a merge, the sha256 of the files, the rules and
+    the fate of every leaf are kept. It is stored with the versions of the libraries in
     `open_checkpoint(path).metadata["jaxinit.provenance"]`, as JSON.
 
     Raises:
@@ -151,7 +153,9 @@ def _content(leaf: Leaf) -> memoryview:
 
 
 def _provenance(provenance: Any, source: Source) -> str:
-    if hasattr(provenance, "to_dict"):
+    if isinstance(provenance, Plan):
+        provenance = provenance.provenance()
+    elif hasattr(provenance, "to_dict"):
         provenance = provenance.to_dict()
     record = {
         "jaxinit": version("jaxinit"),

@@ -73,7 +73,14 @@ def as_target(target: Any) -> Target:
     """The target, shapes only: a function is traced, never run."""
     if not _is_init_function(target):
         return Target(_paths.flatten(target, argument="target"))
-    shapes = jax.eval_shape(target)
+    try:
+        shapes = jax.eval_shape(target)
+    except TypeError as error:
+        raise MergeError(
+            "target: the function cannot be traced; it takes no arguments and returns "
+            "a tree of arrays. Where the tree holds anything else, give it, or its "
+            f"shapes, in the place of the function. JAX says: {error}"
+        ) from error
     return Target(_paths.flatten(shapes, argument="target"), target)
 
 

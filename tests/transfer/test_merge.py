@@ -1,6 +1,8 @@
 """Merging: kinds of trees, functions as targets, drawing, placing, plans applied."""
 
 import gc
+import hashlib
+import json
 import weakref
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,7 +21,7 @@ from jaxinit import transfer as tr
 from jaxinit._errors import MergeError, RuleError
 from jaxinit._keys import fold_name
 from jaxinit.transfer._origin import Origin
-from jaxinit.transfer._source import Leaf, Source
+from jaxinit.transfer._source import Leaf, Source, ValueLeaf
 
 KEY = jax.random.key(0)
 
@@ -202,6 +204,13 @@ def test_a_function_that_makes_an_nnx_state_is_a_target_too():
     assert not tree["bias"][...].any()
 
 
+def test_a_function_that_returns_no_arrays_is_refused_with_advice():
+    with pytest.raises(MergeError, match="target: the function cannot be traced"):
+        tr.merge(lambda: Module(jnp.zeros(2)), {"weight": ones(2)})
+    with pytest.raises(MergeError, match="it takes no arguments"):
+        tr.merge(lambda key: {"w": key}, {"w": ones(2)})
+
+
 def test_a_drawn_leaf_depends_on_the_key_and_its_name_alone():
     normal = initializers.normal()
     target = {"a": zeros(4), "b": zeros(4)}
@@ -357,14 +366,12 @@ def test_shards_with_a_number_that_is_none_are_noticed():
 
 
 def test_arrays_on_devices_take_no_way_by_the_host(monkeypatch):
+    def refuse(leaf, index):
+        raise AssertionError("a leaf on devices was read by the host")
+
+    monkeypatch.setattr(ValueLeaf, "_read", refuse)
     source = {"w": jax.device_put(ones(8), sharded("x"))}
-    with jax.transfer_guard_device_to_host("disallow_explicit"):
-        tree, _ = tr.merge(
-            {"w": zeros(8)},
-            source,
-            policy=tr.Policy(nonfinite="allow"),
-            out_shardings=sharded("y"),
-        )
+    tree, _ = tr.merge({"w": zeros(8)}, source, out_shardings=sharded("y"))
     np.testing.assert_array_equal(tree["w"], ones(8))
 
 
@@ -480,7 +487,22 @@ def test_provenance_names_the_rules_and_the_fate_of_every_leaf():
     }
     assert record["sources"]["c"] == "dropped"
     assert record["rules"][0] == "drop('c', reason='not ours')"
+    assert record["source"]["files"] == [{"path": "source"}]
     assert record["versions"]["jax"] == jax.__version__
+
+
+def test_a_saved_tree_knows_the_file_and_the_rules_that_it_came_from(tmp_path):
+    tr.save(tmp_path / "old.safetensors", {"old": ones(2)})
+    source = tr.open_checkpoint(tmp_path / "old.safetensors")
+    tree, report = tr.merge({"w": zeros(2)}, source, [tr.rename("old", "w")])
+    tr.save(tmp_path / "new.safetensors", tree, provenance=report)
+    metadata = tr.open_checkpoint(tmp_path / "new.safetensors").metadata
+    record = json.loads(metadata["jaxinit.provenance"])["record"]
+    content = (tmp_path / "old.safetensors").read_bytes()
+    (file,) = record["source"]["files"]
+    assert file["sha256"] == hashlib.sha256(content).hexdigest()
+    assert record["rules"] == ["rename('old', 'w')"]
+    assert record["targets"] == {"w": "copied"}
 
 
 # What is given wrongly
