@@ -10,9 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
 
+from jaxinit._materialize._fill import aligned
 from jaxinit.transfer._finite import is_finite
 from jaxinit.transfer._recipe import Recipe
-from jaxinit.transfer._source import Leaf, Source
+from jaxinit.transfer._source import Leaf, Source, ValueLeaf
+
+_LINE = 64  # bytes
+_LARGE = 1 << 16  # elements
 
 # What the caller is told of values that do not survive: a finding's code and its cause.
 Complain = Callable[[str, str], None]
@@ -57,16 +61,17 @@ def put(
             complain("nonfinite", _not_finite(leaf.read(nonfinite="allow")))
         return array
     if sharding is None:
-        values = _cast(_made(reader, recipe), dtype, complain)
-        if any(reader.source[s].origin.path is None for s in recipe.sources):
-            values = np.array(values)  # somebody else's memory, who may write to it
-        return jnp.asarray(np.ascontiguousarray(values).reshape(shape))
+        found = _made(reader, recipe)
+        # What is in memory is somebody else's, who may write to it.
+        lent = any(isinstance(reader.source[s], ValueLeaf) for s in recipe.sources)
+        values = _cast(found, dtype, complain, lent).reshape(shape)
+        return jax.device_put(values)  # which takes the memory over, unlike jnp.asarray
     shards: dict[str, np.ndarray] = {}  # replicas ask for the same slice
 
     def shard(index: Any) -> np.ndarray:
         if (where := repr(index)) not in shards:
             found = _made(reader, recipe)[index]
-            shards[where] = np.array(_cast(found, dtype, complain), order="C")
+            shards[where] = _cast(found, dtype, complain, lent=True)
         return shards[where]
 
     return jax.make_array_from_callback(shape, sharding, shard)
@@ -117,10 +122,16 @@ def _moved(
     return values if sharding is None else jax.device_put(values, sharding)
 
 
-def _cast(found: Any, dtype: np.dtype, complain: Complain | None) -> np.ndarray:
+def _cast(
+    found: Any, dtype: np.dtype, complain: Complain | None, lent: bool
+) -> np.ndarray:
+    """The values in their dtype and in order, in memory that JAX may take over."""
     found = np.asarray(found)
-    with np.errstate(over="ignore", invalid="ignore"):
-        values = found.astype(dtype, copy=False)
+    values = found
+    if lent or found.dtype != dtype or not found.flags.c_contiguous:
+        values = aligned(found.size, dtype).reshape(found.shape)
+        with np.errstate(over="ignore", invalid="ignore"):
+            _copy(values, found)
     if complain is not None:
         if jnp.issubdtype(dtype, jnp.inexact):
             if not is_finite(values):
@@ -128,6 +139,18 @@ def _cast(found: Any, dtype: np.dtype, complain: Complain | None) -> np.ndarray:
         elif found.dtype != dtype and not np.array_equal(values, found):
             complain("dtype", _out_of_range(found, dtype))
     return values
+
+
+def _copy(values: np.ndarray, found: np.ndarray) -> None:
+    """Copy and cast; a transposed matrix by columns as wide as a line of the cache."""
+    inner = found.strides[-1] if found.ndim else 0
+    if found.size < _LARGE or inner <= _LINE:
+        np.copyto(values, found, casting="unsafe")
+        return
+    width = _LINE // values.dtype.itemsize
+    for start in range(0, found.shape[-1], width):
+        part = (..., slice(start, start + width))
+        np.copyto(values[part], found[part], casting="unsafe")
 
 
 def _not_finite(found: np.ndarray) -> str:
