@@ -13,7 +13,8 @@ from jax.sharding import Sharding
 from jaxinit._materialize._fill import aligned
 from jaxinit.transfer._finite import is_finite
 from jaxinit.transfer._recipe import Recipe
-from jaxinit.transfer._source import Leaf, Source, ValueLeaf
+from jaxinit.transfer._source import Leaf, Source, ValueLeaf, whole_index
+from jaxinit.transfer._steps import read_part
 
 _LINE = 64  # bytes
 _LARGE = 1 << 16  # elements
@@ -70,7 +71,7 @@ def put(
 
     def shard(index: Any) -> np.ndarray:
         if (where := repr(index)) not in shards:
-            found = _made(reader, recipe)[index]
+            found = _part(reader, recipe, whole_index(index, shape))
             shards[where] = _cast(found, dtype, complain, lent=True)
         return shards[where]
 
@@ -102,6 +103,20 @@ def _shards_are_finite(array: jax.Array) -> bool:
     )
 
 
+def _part(reader: Reader, recipe: Recipe, index: tuple[slice, ...]) -> Any:
+    """A part of what a recipe makes; of one leaf, no more of it is read than needed."""
+    first = recipe.pieces[0]
+    if recipe.join is not None or any(step.kind == "reshape" for step in first.steps):
+        return _made(reader, recipe)[index]
+    leaf = reader.source[first.source]
+    return read_part(
+        first.steps,
+        leaf.shape,
+        index,
+        lambda part: leaf.read(part, nonfinite="allow"),
+    )
+
+
 def _made(reader: Reader, recipe: Recipe) -> Any:
     return recipe.make(reader.read)
 
@@ -115,7 +130,7 @@ def _moved(
     values = array.astype(dtype)
     if complain is not None:
         if jnp.issubdtype(dtype, jnp.inexact):
-            if not bool(jnp.isfinite(values).all()):
+            if not _shards_are_finite(values):
                 complain("nonfinite", _not_finite(np.asarray(array)))
         elif not bool((values.astype(array.dtype) == array).all()):
             complain("dtype", _out_of_range(np.asarray(array), dtype))

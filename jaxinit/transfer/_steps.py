@@ -7,7 +7,7 @@ view, so that the part can be written through it); the others keep every element
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,6 +132,50 @@ def shape_after(steps: Iterable[Step], shape: Shape) -> Shape:
                     raise ValueError(f"{shape} is not {tuple(shapes[:rank])}")
                 shape = tuple(shapes[rank:])
     return shape
+
+
+def read_part(
+    steps: Sequence[Step],
+    shape: Shape,
+    index: Sequence[slice],
+    read: Callable[[tuple[slice, ...]], Any],
+) -> Any:
+    """A part of the array after the steps, from no more than it needs of that before.
+
+    Args:
+      steps: none of which reshapes.
+      shape: of the array before the steps.
+      index: the part, a slice with bounds for each axis of the result.
+      read: gives a part of the array before the steps.
+
+    >>> array = np.arange(12).reshape(3, 4)
+    >>> steps = [transpose((1, 0)), flip((0,))]
+    >>> read_part(steps, (3, 4), (slice(0, 1), slice(1, 3)), lambda part: array[part])
+    array([[ 7, 11]])
+    """
+    shapes = [shape]
+    for step in steps:
+        shapes.append(shape_after([step], shapes[-1]))
+    bounds = [(part.start, part.stop) for part in index]
+    then: list[Step] = []  # what is still to be done to what is read
+    for step, before in zip(reversed(steps), reversed(shapes[:-1]), strict=True):
+        match step.kind, step.numbers:
+            case "slice", (axis, start, _):
+                bounds[axis] = (bounds[axis][0] + start, bounds[axis][1] + start)
+                continue
+            case "index", (axis, at):
+                bounds.insert(axis, (at, at + 1))
+                step = element(axis, 0)
+            case "transpose", axes:
+                bounds = [bounds[axes.index(axis)] for axis in range(len(axes))]
+            case "flip", axes:
+                for axis in axes:
+                    first, last = bounds[axis]
+                    bounds[axis] = (before[axis] - last, before[axis] - first)
+            case kind, _:
+                raise ValueError(f"a part of a {kind} is no part of what was before")
+        then.append(step)
+    return apply(reversed(then), read(tuple(slice(*bound) for bound in bounds)))
 
 
 def axis_of(axis: int, rank: int) -> int:

@@ -14,6 +14,8 @@ import pytest
 from flax import linen as nn
 from flax import nnx
 from flax.core import freeze
+from hypothesis import given
+from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxinit import initializers
@@ -22,6 +24,15 @@ from jaxinit._errors import MergeError, RuleError
 from jaxinit._keys import fold_name
 from jaxinit.transfer._origin import Origin
 from jaxinit.transfer._source import Leaf, Source, ValueLeaf
+from jaxinit.transfer._steps import (
+    apply,
+    element,
+    flip,
+    part,
+    read_part,
+    shape_after,
+    transpose,
+)
 
 KEY = jax.random.key(0)
 
@@ -314,6 +325,42 @@ def test_each_shard_is_read_for_itself():
     assert tree["w"].sharding == sharded("x", "y")
     np.testing.assert_array_equal(tree["w"], values)
     assert source["w"].reads == [(2, 4)] * 8
+
+
+def test_each_shard_of_a_part_in_another_layout_is_read_for_itself():
+    values = np.arange(96, dtype=np.float32).reshape(12, 8)
+    source = watched(qk=values)
+    rules = [tr.split("qk", ["q", "k"], axis=0, sizes=[4, 8])]
+    rules += [tr.layout("k", transpose=(1, 0), flip=(0,))]
+    target = {"q": zeros(4, 8), "k": zeros(8, 8)}
+    spread = {"q": sharded(), "k": sharded("x", "y")}
+    tree, _ = tr.merge(target, source, rules, out_shardings=spread)
+    np.testing.assert_array_equal(tree["k"], values[4:].T[::-1])
+    np.testing.assert_array_equal(tree["q"], values[:4])
+    assert sorted(source["qk"].reads) == [(4, 2)] * 8 + [(4, 8)]
+
+
+@given(st.data())
+def test_a_part_is_read_as_it_would_be_cut_from_the_whole(data):
+    shape = tuple(data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4)))
+    array = np.arange(np.prod(shape)).reshape(shape)
+    steps, found = [], shape
+    for kind in data.draw(st.lists(st.sampled_from("sitf"), max_size=4)):
+        axis = data.draw(st.integers(0, max(len(found) - 1, 0)))
+        if not found:
+            break
+        size, axes = found[axis], data.draw(st.permutations(range(len(found))))
+        choices = {
+            "s": part(axis, size // 3, size),
+            "i": element(axis, size - 1),
+            "t": transpose(axes),
+            "f": flip((axis,)),
+        }
+        steps.append(choices[kind])
+        found = shape_after(steps, shape)
+    index = tuple(slice(data.draw(st.integers(0, n - 1)), n) for n in found)
+    cut = read_part(steps, shape, index, lambda taken: array[taken])
+    np.testing.assert_array_equal(cut, apply(steps, array)[index])
 
 
 def test_shards_are_laid_out_cast_adapted_and_drawn_as_whole_leaves_are():
