@@ -16,7 +16,7 @@ from jaxinit._paths import Name
 from jaxinit._report import Finding
 from jaxinit.transfer._applied import renewed
 from jaxinit.transfer._functions import supplied
-from jaxinit.transfer._place import Complain, Reader, put, settle
+from jaxinit.transfer._place import Checks, Reader, put, settle
 from jaxinit.transfer._plan import Plan, TargetLeaf, titled
 from jaxinit.transfer._planning import plan
 from jaxinit.transfer._policy import STRICT, Policy
@@ -96,8 +96,8 @@ def merge(
     reader = Reader(origin)
     for leaf in _in_reading_order(made):
         name = names[leaf.name]
-        complain = _complainer(made.policy, leaf.name, findings)
-        leaves[name] = _carried_out(leaf, made, reader, shardings[name], complain, key)
+        checks = _checks(made.policy, leaf.name, findings)
+        leaves[name] = _carried_out(leaf, made, reader, shardings[name], checks, key)
     report = dataclasses.replace(
         made, title=titled("merge", made.targets), findings=tuple(findings)
     )
@@ -125,7 +125,7 @@ def _carried_out(
     made: Plan,
     reader: Reader,
     sharding: Any,
-    complain: Complain | None,
+    checks: Checks,
     key: Any,
 ) -> jax.Array:
     name, dtype = Name.parse(leaf.name), np.dtype(leaf.result)
@@ -145,7 +145,7 @@ def _carried_out(
         return values
     assert leaf.recipe is not None, "every other fate has a recipe"
     if leaf.fate != "adapted":
-        return put(reader, leaf.recipe, leaf.shape, dtype, sharding, complain)
+        return put(reader, leaf.recipe, leaf.shape, dtype, sharding, checks)
     adapter = made.functions[leaf.function]
     folded = None if key is None else fold_name(key, name)
     array = leaf.recipe.make(reader.read)
@@ -155,13 +155,11 @@ def _carried_out(
             f"{leaf.name!r} is to have shape {leaf.shape}, and {leaf.function} made "
             f"{adapted.shape}"
         )
-    return settle(adapted, dtype, sharding, complain)
+    return settle(adapted, dtype, sharding, checks)
 
 
-def _complainer(policy: Policy, name: str, findings: list[Finding]) -> Complain | None:
-    """What notes values that do not survive; None where nobody wants to know."""
-    if policy.nonfinite == "allow":
-        return None
+def _checks(policy: Policy, name: str, findings: list[Finding]) -> Checks:
+    """What notes the values of a leaf that do not survive."""
     severity = "error" if policy.nonfinite == "error" else "warning"
 
     def complain(code: str, cause: str) -> None:
@@ -170,7 +168,7 @@ def _complainer(policy: Policy, name: str, findings: list[Finding]) -> Complain 
         if finding not in findings:
             findings.append(finding)
 
-    return complain
+    return Checks(complain, finite=policy.nonfinite != "allow")
 
 
 def _shardings(aim: Target, out_shardings: Any) -> dict[Name, Any]:

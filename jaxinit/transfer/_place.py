@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +19,15 @@ from jaxinit.transfer._steps import read_part
 _LINE = 64  # bytes
 _LARGE = 1 << 16  # elements
 
-# What the caller is told of values that do not survive: a finding's code and its cause.
-Complain = Callable[[str, str], None]
+
+class Checks(NamedTuple):
+    """What is asked of values: `complain` is told a finding's code and its cause.
+
+    That integers survive a cast is always asked, that all is finite only on demand.
+    """
+
+    complain: Callable[[str, str], None]
+    finite: bool
 
 
 class Reader:
@@ -49,40 +56,40 @@ def put(
     shape: tuple[int, ...],
     dtype: np.dtype,
     sharding: Sharding | None,
-    complain: Complain | None,
+    checks: Checks,
 ) -> jax.Array:
     """The array of a recipe, in its dtype and where it belongs."""
     leaf = reader.lone_leaf(recipe)
     value = getattr(leaf, "value", None)
     if isinstance(value, jax.Array):  # on devices already: no way by the host
-        return _moved(value, dtype, sharding, complain)
+        return _moved(value, dtype, sharding, checks)
     if leaf is not None and sharding is not None and _needs_no_range(leaf, dtype):
         array = leaf.place(sharding, dtype=dtype, nonfinite="allow")
-        if complain is not None and not _shards_are_finite(array):
-            complain("nonfinite", _not_finite(leaf.read(nonfinite="allow")))
+        if checks.finite and not _shards_are_finite(array):
+            checks.complain("nonfinite", _not_finite(leaf.read(nonfinite="allow")))
         return array
     if sharding is None:
         found = _made(reader, recipe)
         # What is in memory is somebody else's, who may write to it.
         lent = any(isinstance(reader.source[s], ValueLeaf) for s in recipe.sources)
-        values = _cast(found, dtype, complain, lent).reshape(shape)
+        values = _cast(found, dtype, checks, lent).reshape(shape)
         return jax.device_put(values)  # which takes the memory over, unlike jnp.asarray
     shards: dict[str, np.ndarray] = {}  # replicas ask for the same slice
 
     def shard(index: Any) -> np.ndarray:
         if (where := repr(index)) not in shards:
             found = _part(reader, recipe, whole_index(index, shape))
-            shards[where] = _cast(found, dtype, complain, lent=True)
+            shards[where] = _cast(found, dtype, checks, lent=True)
         return shards[where]
 
     return jax.make_array_from_callback(shape, sharding, shard)
 
 
 def settle(
-    array: Any, dtype: np.dtype, sharding: Sharding | None, complain: Complain | None
+    array: Any, dtype: np.dtype, sharding: Sharding | None, checks: Checks
 ) -> jax.Array:
     """An array that a function has made, in its dtype and where it belongs."""
-    return _moved(jnp.asarray(array), dtype, sharding, complain)
+    return _moved(jnp.asarray(array), dtype, sharding, checks)
 
 
 def _needs_no_range(leaf: Leaf, dtype: np.dtype) -> bool:
@@ -125,21 +132,18 @@ def _moved(
     array: jax.Array,
     dtype: np.dtype,
     sharding: Sharding | None,
-    complain: Complain | None,
+    checks: Checks,
 ) -> jax.Array:
     values = array.astype(dtype)
-    if complain is not None:
-        if jnp.issubdtype(dtype, jnp.inexact):
-            if not _shards_are_finite(values):
-                complain("nonfinite", _not_finite(np.asarray(array)))
-        elif not bool((values.astype(array.dtype) == array).all()):
-            complain("dtype", _out_of_range(np.asarray(array), dtype))
+    if jnp.issubdtype(dtype, jnp.inexact):
+        if checks.finite and not _shards_are_finite(values):
+            checks.complain("nonfinite", _not_finite(np.asarray(array)))
+    elif array.dtype != dtype and not bool((values.astype(array.dtype) == array).all()):
+        checks.complain("dtype", _out_of_range(np.asarray(array), dtype))
     return values if sharding is None else jax.device_put(values, sharding)
 
 
-def _cast(
-    found: Any, dtype: np.dtype, complain: Complain | None, lent: bool
-) -> np.ndarray:
+def _cast(found: Any, dtype: np.dtype, checks: Checks, lent: bool) -> np.ndarray:
     """The values in their dtype and in order, in memory that JAX may take over."""
     found = np.asarray(found)
     values = found
@@ -147,12 +151,11 @@ def _cast(
         values = aligned(found.size, dtype).reshape(found.shape)
         with np.errstate(over="ignore", invalid="ignore"):
             _copy(values, found)
-    if complain is not None:
-        if jnp.issubdtype(dtype, jnp.inexact):
-            if not is_finite(values):
-                complain("nonfinite", _not_finite(found))
-        elif found.dtype != dtype and not np.array_equal(values, found):
-            complain("dtype", _out_of_range(found, dtype))
+    if jnp.issubdtype(dtype, jnp.inexact):
+        if checks.finite and not is_finite(values):
+            checks.complain("nonfinite", _not_finite(found))
+    elif found.dtype != dtype and not np.array_equal(values, found):
+        checks.complain("dtype", _out_of_range(found, dtype))
     return values
 
 

@@ -1,6 +1,6 @@
 """Trained weights arrive: EfficientNet-Lite0 gives torch's logits in linen and in nnx.
 
-The logits were recorded with torch by make_efficientnet.py.
+The logits were recorded with torch by make_lite0_photographs.py.
 """
 
 import functools
@@ -16,7 +16,7 @@ from flax import nnx
 
 from jaxinit import transfer as tr
 
-FIXTURE = pathlib.Path(__file__).parent / "fixtures" / "efficientnet_lite0.npz"
+FIXTURE = pathlib.Path(__file__).parent / "fixtures" / "lite0_photographs.npz"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
 MODEL = networks.EfficientNetLite0()
 
