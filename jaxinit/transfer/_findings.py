@@ -19,6 +19,7 @@ from jaxinit.transfer._plan import SourceLeaf, TargetLeaf
 from jaxinit.transfer._policy import Policy
 from jaxinit.transfer._steps import Shape, shape_after
 
+_MOST_GUESSES = 200
 _STATISTICS = ("running_mean", "running_var")
 _LANDED = ("copied", "cast", "adapted")
 _KINDS = {
@@ -66,7 +67,9 @@ def unexpected(
     if arrival.hint:
         note(policy, "unexpected", full, f"{where}.", f"{arrival.hint}.", findings)
         return
-    close = get_close_matches(name, list(unfilled), n=1)
+    # Nobody reads hundreds of guesses, which would take minutes.
+    few = len(findings) < _MOST_GUESSES
+    close = get_close_matches(name, list(unfilled), n=1) if few else []
     meant = f"Did you mean {close[0]!r}? " if close else ""
     remedy = f"{meant}Say where it goes with rename(...), or drop(...) it."
     note(policy, "unexpected", full, f"{where}.", remedy, findings)

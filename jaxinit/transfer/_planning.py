@@ -211,13 +211,15 @@ class Planner:
                 self.used[full] = fate
 
     def _stray(self, meeting: Meeting, unfilled: Sequence[str]) -> None:
+        findings: list[Any] = []
         for arrival in meeting.stray:
             for full in arrival.recipe.sources:
                 allowed = self.policy.unexpected != "error"
                 self.used.setdefault(full, "dropped") if allowed else (
                     self.used.__setitem__(full, "unexpected")
                 )
-                say.unexpected(self.policy, full, arrival, unfilled, self.findings)
+                say.unexpected(self.policy, full, arrival, unfilled, findings)
+        self.findings += findings
 
     def _target_rows(self, targets: Sequence[TargetLeaf]) -> list[tuple[Any, ...]]:
         rows = []
