@@ -39,19 +39,19 @@ def entries(tree: Any) -> Iterator[tuple[tuple[Any, ...], Any, type | None]]:
 
 
 def _box_test() -> Callable[[Any], bool]:
-    kinds = _loaded("flax.nnx", "Variable"), _loaded("flax.core.meta", "AxisMetadata")
+    kinds = loaded("flax.nnx", "Variable"), loaded("flax.core.meta", "AxisMetadata")
     boxes = tuple(kind for kind in kinds if kind is not None)
     return lambda node: isinstance(node, boxes)
 
 
-def _loaded(module: str, name: str) -> Any:
+def loaded(module: str, name: str) -> Any:
     """An attribute of a module if the module is loaded already, else None."""
     return getattr(sys.modules.get(module), name, None)
 
 
 def is_linen_variables(tree: Any) -> bool:
     """Whether the first keys of a tree are linen's collections."""
-    state = _loaded("flax.nnx", "State")
+    state = loaded("flax.nnx", "State")
     if not isinstance(tree, Mapping) or (state and isinstance(tree, state)):
         return False
     # A mapping that JAX does not look into is a leaf; so is an entry that is one array.
@@ -63,7 +63,7 @@ def collection_of(kind: type | None) -> str:
     """The collection of an nnx Variable type: the name Flax registers, or its own."""
     if kind is None:
         return PARAMS
-    name_of = _loaded("flax.nnx", "variable_name_from_type")
+    name_of = loaded("flax.nnx", "variable_name_from_type")
     for ancestor in kind.__mro__:
         try:
             return name_of(ancestor)
@@ -74,7 +74,7 @@ def collection_of(kind: type | None) -> str:
 
 def is_random_state(kind: type | None, leaf: Any) -> bool:
     """Whether a leaf holds the state of a random-number stream, or is a PRNG key."""
-    if kind is not None and issubclass(kind, _loaded("flax.nnx", "RngState")):
+    if kind is not None and issubclass(kind, loaded("flax.nnx", "RngState")):
         return True
     dtype = getattr(leaf, "dtype", None)
     return dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)

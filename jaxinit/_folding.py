@@ -52,14 +52,35 @@ def fold_rows(
 ) -> list[Fold]:
     """Fold rows of one or more paths, only where their entries in `others` are equal.
 
-    The first path of a row leads: its numbers are free. Those of the other paths must
-    be constant or run alongside it at a fixed distance, as the layers of a target and
-    of a source do. Every row is a member of exactly one fold, and the folds stand in
-    the order of their first members.
+    The first path of a row that is not empty leads: its numbers are free. Those of the
+    other paths must be constant or run alongside it at a fixed distance, as the layers
+    of a target and of a source do. Every row is a member of exactly one fold, and the
+    folds stand in the order of their first members.
 
     >>> fold_rows([("h_0", "layer.1"), ("h_1", "layer.2")])
     [Fold(texts=('h_{0,1}', 'layer.{1,2}'), members=(0, 1))]
     """
+    led: defaultdict[int, list[int]] = defaultdict(list)
+    for position, row in enumerate(rows):
+        led[next((i for i, path in enumerate(row) if path), 0)].append(position)
+    folds = []
+    for lead, positions in led.items():
+        # The leading path is moved to the front, and back again in what comes out.
+        found = [rows[position] for position in positions]
+        chosen = [(row[lead], *row[:lead], *row[lead + 1 :]) for row in found]
+        rest = None if others is None else [others[position] for position in positions]
+        for fold in _led_folds(chosen, rest):
+            first, *texts = fold.texts
+            texts.insert(lead, first)
+            members = tuple(positions[member] for member in fold.members)
+            folds.append(Fold(tuple(texts), members))
+    return sorted(folds, key=lambda fold: fold.members[0])
+
+
+def _led_folds(
+    rows: Sequence[tuple[str, ...]], others: Sequence[Hashable] | None
+) -> Iterator[Fold]:
+    """Folds of rows whose first path leads."""
     groups: defaultdict[Hashable, _Group] = defaultdict(dict)
     repeats: defaultdict[Hashable, int] = defaultdict(int)
     for position, row in enumerate(rows):
@@ -72,13 +93,9 @@ def fold_rows(
         repeats[key, lead] += 1
         entry = _Entry(position, texts, tuple(numbers for _, numbers in followers))
         groups[key, repeat][lead] = entry
-    folds = [
-        fold
-        for group in groups.values()
-        for part in _parallel(group)
-        for fold in _folds(part)
-    ]
-    return sorted(folds, key=lambda fold: fold.members[0])
+    for group in groups.values():
+        for part in _parallel(group):
+            yield from _folds(part)
 
 
 class _Entry(NamedTuple):

@@ -59,7 +59,12 @@ def matches(pattern: re.Pattern[str], name: Name) -> bool:
     >>> [matches(re.compile(p), mean) for p in ("head/.*", "params:.*", "mean")]
     [True, False, False]
     """
-    return pattern.fullmatch(_subject(pattern, name)) is not None
+    return match(pattern, name) is not None
+
+
+def match(pattern: re.Pattern[str], name: Name) -> re.Match[str] | None:
+    """The match of a pattern with the whole of a name, for what its groups hold."""
+    return pattern.fullmatch(_subject(pattern, name))
 
 
 def select(
@@ -100,18 +105,24 @@ def first_matches(
     names: Iterable[Name],
     *,
     argument: str = "rules",
+    labels: Sequence[str] | None = None,
 ) -> dict[Name, int]:
     """For each name that some rule matches, the position of the first that does.
 
     A rule is a pair (pattern, value) or a `Rule`; a mapping stands for its items. A
     rule that matches nothing, or only names that earlier rules take, is a RuleError
-    unless it is optional.
+    unless it is optional. `labels` are what errors call the rules, in the place of
+    "rules[0]".
     """
-    return _first_matches(_compiled(rules, argument), tuple(names), argument)
+    compiled = _compiled(rules, argument)
+    return _first_matches(compiled, tuple(names), argument, labels)
 
 
 def _first_matches(
-    compiled: list[_Compiled], names: tuple[Name, ...], argument: str
+    compiled: list[_Compiled],
+    names: tuple[Name, ...],
+    argument: str,
+    labels: Sequence[str] | None = None,
 ) -> dict[Name, int]:
     first: dict[Name, int] = {}
     for position, rule in enumerate(compiled):
@@ -121,7 +132,8 @@ def _first_matches(
             first.setdefault(name, position)
         if rule.optional or position in (first[name] for name in found):
             continue
-        where, text = f"{argument}[{position}]", rule.pattern.pattern
+        where = labels[position] if labels else f"{argument}[{position}]"
+        text = rule.pattern.pattern
         if not found:
             raise RuleError(f"{where}: {_no_match(rule.pattern, names)}")
         taken_by = ", ".join(repr(compiled[i].pattern.pattern) for i in earlier)

@@ -188,3 +188,9 @@ def test_shortened_paths_can_be_told_apart(paths, width):
     assert len(set(texts.values())) == len(paths)
     for line in "\n".join(texts.values()).split("\n"):
         assert len(line) <= width or "/" not in line[:-1]
+
+
+def test_the_first_path_that_is_not_empty_leads():
+    rows = [("", "h/0/w"), ("head", ""), ("", "h/1/w")]
+    folded = [(fold.texts, fold.members) for fold in fold_rows(rows)]
+    assert folded == [(("", "h/{0,1}/w"), (0, 2)), (("head", ""), (1,))]

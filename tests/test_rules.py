@@ -14,6 +14,7 @@ from jaxinit._rules import (
     compile_pattern,
     first_matches,
     listed,
+    match,
     matches,
     select,
 )
@@ -73,6 +74,21 @@ def test_a_path_that_contains_a_colon_is_matched_by_its_full_name():
     for pattern in (re.escape(name.full), "params:.*", ".*:.*w", ".*"):
         assert matches(compile_pattern(pattern), name)
     assert not matches(compile_pattern("a:b/w"), name)
+
+
+def test_a_match_holds_the_groups_of_the_whole_name():
+    pattern = compile_pattern("(?:params|batch_stats):(.*)/mean")
+    assert match(pattern, NAMES[-1]).group(1) == "head"
+    assert match(compile_pattern("hea"), NAMES[-1]) is None
+
+
+def test_an_error_calls_a_rule_by_its_label():
+    with pytest.raises(RuleError, match="the second rule: the pattern 'nosuch'"):
+        first_matches(
+            [(".*", 0), ("nosuch", 1)],
+            NAMES,
+            labels=["the first rule", "the second rule"],
+        )
 
 
 def test_a_compiled_pattern_keeps_its_flags():

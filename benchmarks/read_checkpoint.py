@@ -1,0 +1,178 @@
+"""A safetensors file of a gigabyte into JAX arrays, against reading the file itself.
+
+    python benchmarks/read_checkpoint.py [--megabytes 1024] [--rounds 5] > read.json
+
+Every way runs in a process of its own, in turn with the others, on a file that the
+system has in its cache: `file` reads the bytes into fresh memory and keeps them;
+`stream` reads them into the same memory again and again, and keeps nothing;
+`read` gives NumPy arrays, `place` JAX arrays on a device, `merge` a tree that fits its
+target; `library` is `safetensors.numpy.load_file` and a copy to JAX. All others
+are first held to give the right numbers. `over_file` is the median of the ratios to the
+reading of the same round, `extra` the peak of host memory above the arrays that are
+returned, as a part of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinit import transfer
+
+WAYS = ("file", "stream", "read", "place", "merge", "library")
+SHAPE = (1024, 2048)  # eight megabytes of float32
+PART = 4 * SHAPE[0] * SHAPE[1]
+
+
+def names(count):
+    """Full names of as many leaves."""
+    return [f"layer_{number}/kernel" for number in range(count)]
+
+
+def content(number):
+    """The values of one leaf, cheap to make again."""
+    base = np.arange(SHAPE[0] * SHAPE[1], dtype=np.float32).reshape(SHAPE)
+    return base * np.float32(1 / 1024) + np.float32(number)
+
+
+def write(path, count):
+    """The file: as many leaves as fill it, written one by one."""
+    import safetensors.numpy
+
+    tree = {name: content(number) for number, name in enumerate(names(count))}
+    safetensors.numpy.save_file(tree, path)
+
+
+def run(way, path):
+    """What a way returns; lazily, so that nothing is imported for it before."""
+    if way == "file":
+        parts = {}
+        with open(path, "rb", buffering=0) as file:
+            while count := file.readinto(part := np.empty(PART, np.uint8)):
+                parts[len(parts)] = part[:count]
+        return parts
+    if way == "stream":
+        part = np.empty(PART, np.uint8)
+        with open(path, "rb", buffering=0) as file:
+            while file.readinto(part):
+                pass
+        return {"": part}
+    if way == "library":
+        from safetensors.numpy import load_file
+
+        return {name: jnp.array(value) for name, value in load_file(path).items()}
+    source = transfer.open_checkpoint(path, separator="/")
+    if way == "read":
+        return {name: leaf.read() for name, leaf in source.items()}
+    if way == "place":
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        return {name: leaf.place(sharding) for name, leaf in source.items()}
+    target = {}
+    for name in source:
+        layer, leaf = name.split("/")
+        target[layer] = {leaf: jax.ShapeDtypeStruct(SHAPE, jnp.float32)}
+    tree, _ = transfer.merge(target, source)
+    return {f"{layer}/kernel": leaves["kernel"] for layer, leaves in tree.items()}
+
+
+def resident():
+    """The anonymous and file pages of this process, now and at its peak, in bytes."""
+    with open("/proc/self/status") as status:
+        fields = dict(line.split(":", 1) for line in status)
+    return tuple(int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+
+
+def measure(way, path, check):
+    """Seconds and memory of one way, in this process."""
+    jnp.zeros(1).block_until_ready()  # the backend is started by whoever uses JAX
+    before, _ = resident()
+    start = time.perf_counter()
+    result = jax.block_until_ready(run(way, path))
+    seconds = time.perf_counter() - start
+    _, peak = resident()
+    nbytes = sum(value.nbytes for value in result.values())
+    if check and way not in ("file", "stream"):
+        assert sorted(result) == sorted(names(len(result)))
+        for number, name in enumerate(names(len(result))):
+            np.testing.assert_array_equal(np.asarray(result[name]), content(number))
+    return {"seconds": seconds, "extra": (peak - before - nbytes) / nbytes}
+
+
+def in_new_process(way, path, check):
+    """The same in a process of its own."""
+    command = [sys.executable, __file__, "--way", way, "--path", path]
+    done = subprocess.run(
+        command + ["--check"] * check, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+def spread(values):
+    """The median with the smallest and largest value."""
+    return {
+        "median": statistics.median(values),
+        "smallest": min(values),
+        "largest": max(values),
+    }
+
+
+def order(number):
+    """The ways in the order of one round: each comes first in its turn."""
+    first = number % len(WAYS)
+    return WAYS[first:] + WAYS[:first]
+
+
+def main():
+    """Print the JSON of all ways."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--megabytes", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--way", choices=WAYS)
+    parser.add_argument("--path")
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    if options.way:
+        print(json.dumps(measure(options.way, options.path, options.check)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "model.safetensors")
+        write(path, options.megabytes // 8)
+        for way in WAYS:
+            in_new_process(way, path, True)
+        rounds = [
+            {way: in_new_process(way, path, False) for way in order(number)}
+            for number in range(options.rounds)
+        ]
+    ways = {
+        way: {
+            "seconds": spread([r[way]["seconds"] for r in rounds]),
+            "over_file": spread(
+                [r[way]["seconds"] / r["file"]["seconds"] for r in rounds]
+            ),
+            "extra": spread([r[way]["extra"] for r in rounds]),
+        }
+        for way in WAYS
+    }
+    record = {
+        "megabytes": options.megabytes,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "ways": ways,
+    }
+    print(json.dumps(record, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The formats of checkpoints, one file for each."""

@@ -1,0 +1,1 @@
+"""Two functions on one batch: how far apart, and since which intermediate."""
