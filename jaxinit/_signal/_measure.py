@@ -168,7 +168,8 @@ class Meter:
 
 def _product_probe(place: Place) -> Any:
     def probe(eqn: Any, operands: Any, results: Any, tap: Any) -> Any:
-        return results, _moments.of_product(eqn, operands, results[0], place)
+        data = operands[1 - (place.use.operand or 0)]
+        return results, _moments.of_product(results[0], data)
 
     return probe
 
@@ -176,7 +177,9 @@ def _product_probe(place: Place) -> Any:
 def _signal_probe(features: Sequence[int], examples: int | None, ends: Tails) -> Any:
     def probe(eqn: Any, operands: Any, results: Any, tap: Any) -> Any:
         (value,) = results
-        record = _moments.of_signal(value, features, examples, ends)
+        record = _moments.of_signal(
+            value, features=tuple(features), examples=examples, ends=ends
+        )
         if tap is not None:
             value = tapped(value, tap)
         return [value], record

@@ -6,6 +6,7 @@ an audit takes its time for. Ratios, roots and verdicts are made of them outside
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -16,26 +17,28 @@ import numpy as np
 from jax import lax
 
 from jaxinit._signal._activity import Tails
-from jaxinit._signal._places import Place
 from jaxinit._signal._taps import sum_of_squares, wide
 
 # So many examples are compared with each other.
 COMPARED = 32
 
 
-def of_product(eqn: Any, operands: Sequence[Any], product: Any, place: Place) -> Any:
+# Compiled functions, so that tracing does once what 50 equal layers ask for.
+@jax.jit
+def of_product(product: Any, data: Any) -> dict[str, Any]:
     """Of the product and of the signal that went into it."""
     # Nothing of this is for the gradient to follow.
-    product = lax.stop_gradient(product)
-    data = operands[1 - (place.use.operand or 0)] if len(operands) > 1 else product
     return {
-        "product": sum_of_squares(product),
+        "product": sum_of_squares(lax.stop_gradient(product)),
         "input": sum_of_squares(lax.stop_gradient(data)),
         "runs": jnp.ones((), jnp.int32),
     }
 
 
-def of_signal(value: Any, features: Sequence[int], examples: int | None, ends: Tails):
+@functools.partial(jax.jit, static_argnames=("features", "examples", "ends"))
+def of_signal(
+    value: Any, *, features: tuple[int, ...], examples: int | None, ends: Tails
+) -> dict[str, Any]:
     """Of the product with its bias, where the activation takes it."""
     value = lax.stop_gradient(value)
     record = {

@@ -44,6 +44,7 @@ def wide(value: Any) -> jax.Array:
     return value.astype(jnp.float32) if narrow else value
 
 
+@jax.jit
 def sum_of_squares(value: Any) -> jax.Array:
     """A real number, in float32 or wider."""
     flat = wide(value).ravel()
