@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import jax
 from jax._src import source_info_util as _source_info
+from jax._src.interpreters.partial_eval import DynamicJaxprTracer as _Tracer
 from jax._src.interpreters.partial_eval import dce_jaxpr as _dce_jaxpr
 from jax._src.sharding_impls import canonicalize_sharding as _canonicalize_sharding
 from jax.extend.core import Var
@@ -68,6 +72,33 @@ def frames(eqn: Any) -> list[tuple[str, int, str]]:
     """
     found = _source_info.user_frames(eqn.source_info.traceback)
     return [(frame.file_name, frame.start_line, frame.function_name) for frame in found]
+
+
+_brief = contextvars.ContextVar("brief", default=False)
+
+
+@contextlib.contextmanager
+def brief_tracer_errors() -> Generator[None]:
+    """While this lasts, errors about tracers do not tell where a tracer comes from.
+
+    Private, because JAX composes that sentence from the whole program traced so far,
+    also for an AttributeError that nobody will read: code that asks each tracer for an
+    attribute that it may lack traces in quadratic time. Trace again without this to
+    have the sentence.
+    """
+    original = _Tracer._origin_msg
+    if not hasattr(original, "__wrapped__"):
+
+        @functools.wraps(original)
+        def origin(tracer: Any) -> str:
+            return "" if _brief.get() else original(tracer)
+
+        setattr(_Tracer, "_origin_msg", origin)  # noqa: B010 - not ours, by its type
+    token = _brief.set(True)
+    try:
+        yield
+    finally:
+        _brief.reset(token)
 
 
 def scan_counts(params: Mapping[str, Any]) -> tuple[int, int]:

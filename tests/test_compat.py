@@ -149,3 +149,28 @@ def test_what_jax_does_inside_has_no_frames():
     (inside, *_) = call.params["jaxpr"].jaxpr.eqns
     assert _compat.frames(call)
     assert not _compat.frames(inside)
+
+
+def message_of(tracer):
+    with pytest.raises(jax.errors.TracerBoolConversionError) as raised:
+        bool(tracer)
+    return str(raised.value)
+
+
+def test_errors_about_tracers_are_brief_while_that_is_asked_for():
+    """And tell the origin again afterwards: it is a sentence more."""
+    seen = []
+
+    def f(x):
+        y = x + 1
+        with _compat.brief_tracer_errors():
+            seen.append(message_of(y))
+        seen.append(message_of(y))
+        return y
+
+    jax.jit(f).trace(1.0)
+    brief, full = seen
+    told = "The error occurred while tracing the function f"
+    assert told in full
+    assert told not in brief
+    assert brief.startswith("Attempted boolean conversion")

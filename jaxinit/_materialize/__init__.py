@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from jaxinit import _paths, _rules
-from jaxinit._compat import setting
+from jaxinit._compat import brief_tracer_errors, setting
 from jaxinit._materialize._explain import explain
 from jaxinit._materialize._leaves import make_leaves
 from jaxinit._materialize._plan import Making, plan
@@ -114,7 +114,7 @@ class Materialize:
     def _plan(
         self, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[_paths.Flat, Iterator[tuple[int, Making]], list[Any], list[bool]]:
-        traced = self._traced.trace(*args, **kwargs)
+        traced = _trace(self._traced, args, kwargs)
         flat = _paths.flatten(traced.out_info, argument="init_fn's result")
         named = set(_rules.select(self._only, flat.names, argument="only"))
         wanted = [name in named for name in flat.names]
@@ -129,6 +129,15 @@ class Materialize:
             in_chunks=_platform(shardings) == "cpu",
         )
         return flat, makings, shardings, wanted
+
+
+def _trace(jitted: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Trace, in linear time; what fails is traced again for the whole message."""
+    try:
+        with brief_tracer_errors():
+            return jitted.trace(*args, **kwargs)
+    except Exception:
+        return jitted.trace(*args, **kwargs)
 
 
 def _counter(progress: Progress | None, total: int) -> Callable[[int], None]:

@@ -199,6 +199,18 @@ def test_a_shape_for_an_argument_that_is_needed_is_an_error():
         materialize(init)(KEY, shape)
 
 
+def test_an_init_that_fails_fails_as_under_jit():
+    def init(key):
+        return jnp.zeros(3) if key > 0 else jnp.ones(3)
+
+    messages = []
+    for call in (materialize(init), jax.jit(init)):
+        with pytest.raises(jax.errors.TracerBoolConversionError) as raised:
+            call(jnp.float32(1.0))
+        messages.append(str(raised.value))
+    assert messages[0] == messages[1]
+
+
 def test_static_arguments_are_those_of_jit():
     def init(key, size, *, twice=False):
         draws = jax.random.normal(key, (size,))
