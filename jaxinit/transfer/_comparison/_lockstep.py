@@ -57,7 +57,9 @@ def lockstep(
     steps: list[_Step] = []
     rows: dict[str, tuple[Any, ...]] = {}
     for positions, ran in _meetings(runs, pairs):
-        step = _step(one, other, positions, ran, rtol)
+        # Where all are in step, nobody asks for what comes after the first.
+        wanted = not all_aligned or not any(step.divergence for step in steps)
+        step = _step(one, other, positions, ran, rtol, wanted)
         steps.append(step)
         place = other.place(ran[1].eqn) or one.place(ran[0].eqn)
         shape = np.shape(ran[1].results[0])
@@ -92,6 +94,7 @@ def _step(
     positions: tuple[int, int],
     ran: tuple[Ran, Ran],
     rtol: float,
+    wanted: bool,
 ) -> _Step:
     results = list(zip(ran[0].results, ran[1].results, strict=True))
     error = max((error_of(*pair) for pair in results), key=lambda pair: pair[1])
@@ -99,7 +102,7 @@ def _step(
     on_batch = ran[1].eqn.outvars[0] in other.depends
     telling = on_batch and any(bool((r != 0).any()) for r in floating)
     divergence = None
-    if error[1] > rtol:
+    if wanted and error[1] > rtol:
         eqn = ran[1].eqn
         divergence = Divergence(
             other.place(eqn) or one.place(ran[0].eqn),
