@@ -85,6 +85,18 @@ def test_linen_says_what_torch_said_layer_by_layer():
     assert logits.argmax(-1).tolist() == [442, 985]  # bell cote, daisy
 
 
+def test_compare_takes_the_recorded_logits_for_the_old_function():
+    _, variables, _ = in_linen()
+
+    def logits(images):
+        return run_linen(variables, images)[0]
+
+    report = tr.compare(TORCH["logits"], logits, IMAGES)
+    assert report.ok
+    assert 0 < report.relative <= 1e-5
+    assert not tr.compare(TORCH["logits"], logits, IMAGES[::-1]).ok
+
+
 def test_nnx_says_what_torch_said():
     model, state, _ = in_nnx()
     graph, _ = nnx.split(model)
