@@ -201,6 +201,40 @@ def test_a_pair_that_was_matched_by_mistake_is_not_the_first_divergence():
     assert (first.operation, first.cause) == ("mul", "operand 1 is 2 in f and 3 in g")
 
 
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_difference_within_rounding_is_found_where_it_is_magnified(moved):
+    variance = jnp.array([1e4, 1e-4])
+
+    def norm(epsilon):
+        def f(x):
+            total = variance + epsilon  # 1e-3 is 1e-7 of the largest
+            return x * jax.lax.rsqrt(total[None] if moved else total)
+
+        return f
+
+    x = jnp.ones((1, 2)) if moved else jnp.ones(2)
+    first = tr.compare(norm(1e-3), norm(1e-5), x).first_divergence
+    assert first.operation == "rsqrt"
+    assert first.cause.startswith("it magnifies an earlier add (")
+    assert "test_compare.py" in first.cause
+    assert first.cause.endswith("operand 1 is 0.001 in f and 1e-05 in g")
+
+
+def test_the_magnified_difference_is_placed_in_nnx(relaxed_promotion):
+    class Model(nnx.Module):
+        def __init__(self, epsilon):
+            options = {"use_running_average": True, "epsilon": epsilon}
+            self.norm = nnx.BatchNorm(2, **options, rngs=nnx.Rngs(0))
+            self.norm.var[...] = jnp.array([1e4, 1e-4])
+
+        def __call__(self, x):
+            return self.norm(x)
+
+    first = tr.compare(Model(1e-3), Model(1e-5), jnp.ones((1, 2))).first_divergence
+    assert (first.place, first.operation) == ("norm", "rsqrt")
+    assert first.cause.endswith("operand 1 is 0.001 in f and 1e-05 in g")
+
+
 def test_loops_and_calls_are_run_whole():
     def scanned(step):
         def f(x):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,7 +12,9 @@ import numpy as np
 from jaxinit._jaxpr import source_location
 from jaxinit.transfer._comparison._alignment import aligned
 from jaxinit.transfer._comparison._errors import error_of, relation
-from jaxinit.transfer._comparison._programs import Execution, Program, Ran
+from jaxinit.transfer._comparison._programs import Execution, Program, Ran, variables
+
+_NOTHING = "its operands and options are the same"
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Divergence:
       where: file, line and function in the source of the second function.
       maximum: the largest difference of two elements.
       relative: `maximum` over the largest element of the first function's.
-      cause: which operand or option of the operation differs.
+      cause: which operand or option of the operation differs, or of an earlier one
+        whose result is still within rounding.
     """
 
     place: str
@@ -45,7 +48,8 @@ class _Step:
     positions: tuple[int, int]
     error: tuple[float, float]
     telling: bool  # floating, not all zero, and it depends on the batch
-    divergence: Divergence | None
+    above: bool  # the error is more than rounding
+    divergence: Divergence | None  # where there is any, and somebody may ask for it
 
 
 def lockstep(
@@ -57,18 +61,20 @@ def lockstep(
     steps: list[_Step] = []
     rows: dict[str, tuple[Any, ...]] = {}
     for positions, ran in _meetings(runs, pairs):
-        step = _step(one, other, positions, ran, rtol)
+        # Where all are in step, nobody asks for what comes after the first.
+        wanted = not all_aligned or not any(step.above for step in steps)
+        step = _step(one, other, positions, ran, rtol, wanted)
         steps.append(step)
         place = other.place(ran[1].eqn) or one.place(ran[0].eqn)
         shape = np.shape(ran[1].results[0])
         row = (place, ran[1].eqn.primitive.name, shape, *step.error)
         rows.pop(place, None)  # a place stands where it is left for the last time
         rows[place] = row
-    found = [step for step in steps if step.divergence is not None]
+    found = [step for step in steps if step.above]
     if not all_aligned:
         # A pair by mistake is followed by agreement; what really differs is not.
         found = [step for step in found if not _agrees_later(other, step, steps, rtol)]
-    first = found[0].divergence if found else None
+    first = _explained(other, found[0], steps) if found else None
     sides = [(run.program.out_tree, run.outputs) for run in runs]
     return list(rows.values()), first, sides
 
@@ -92,6 +98,7 @@ def _step(
     positions: tuple[int, int],
     ran: tuple[Ran, Ran],
     rtol: float,
+    wanted: bool,
 ) -> _Step:
     results = list(zip(ran[0].results, ran[1].results, strict=True))
     error = max((error_of(*pair) for pair in results), key=lambda pair: pair[1])
@@ -99,7 +106,7 @@ def _step(
     on_batch = ran[1].eqn.outvars[0] in other.depends
     telling = on_batch and any(bool((r != 0).any()) for r in floating)
     divergence = None
-    if error[1] > rtol:
+    if wanted and error[1] > 0:
         eqn = ran[1].eqn
         divergence = Divergence(
             other.place(eqn) or one.place(ran[0].eqn),
@@ -109,7 +116,33 @@ def _step(
             *error,
             _cause(one, other, *ran, rtol),
         )
-    return _Step(positions, error, telling, divergence)
+    return _Step(positions, error, telling, error[1] > rtol, divergence)
+
+
+def _explained(
+    program: Program, step: _Step, steps: Sequence[_Step]
+) -> Divergence | None:
+    """The divergence of a step, which an earlier one may have to explain.
+
+    A difference within rounding, of a large sum and a small summand, may be magnified
+    by what comes after: 100 + 1e-3 and 100 + 1e-5, where another element is 1e-4.
+    """
+    first = step.divergence
+    if first is None or first.cause != _NOTHING:
+        return first
+    earlier = {s.positions[1]: s for s in steps}
+    needed = set(variables(program.jaxpr.eqns[step.positions[1]].invars))
+    for position in range(step.positions[1] - 1, -1, -1):
+        eqn, met = program.jaxpr.eqns[position], earlier.get(position)
+        if needed.isdisjoint(eqn.outvars) or (met is not None and met.error[0] == 0):
+            continue
+        origin = met.divergence if met is not None else None
+        if origin is not None and origin.cause != _NOTHING:
+            line = f" ({origin.where})" if origin.where else ""
+            cause = f"it magnifies an earlier {origin.operation}{line}: {origin.cause}"
+            return replace(first, place=first.place or origin.place, cause=cause)
+        needed.update(variables(eqn.invars))
+    return first
 
 
 def _agrees_later(
@@ -145,7 +178,7 @@ def _cause(one: Program, other: Program, first: Ran, second: Ran, rtol: float) -
         found = [str(side.get(option)) for side in params]
         if found[0] != found[1]:
             return f"{option} is {found[0]} in f and {found[1]} in g"
-    return "its operands and options are the same"
+    return _NOTHING
 
 
 def _difference(one: Any, other: Any, rtol: float) -> str:

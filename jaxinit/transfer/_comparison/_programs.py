@@ -54,7 +54,7 @@ class Program:
         """The parameter behind each variable that is one, or one moved or converted."""
         origins = dict(self.names)
         for eqn in self.jaxpr.eqns:
-            moved = _variables(eqn.invars[:1])
+            moved = variables(eqn.invars[:1])
             if eqn.primitive.name in MOVING and moved and moved[0] in origins:
                 origins.update(dict.fromkeys(eqn.outvars, origins[moved[0]]))
         return origins
@@ -90,15 +90,15 @@ class Execution:
         last = {
             atom: position
             for position, eqn in enumerate(jaxpr.eqns)
-            for atom in _variables(eqn.invars)
+            for atom in variables(eqn.invars)
         }
-        kept = set(_variables(jaxpr.outvars))
+        kept = set(variables(jaxpr.outvars))
         for position, eqn in enumerate(jaxpr.eqns):
             operands = tuple(_value(env, atom) for atom in eqn.invars)
             results = _run(eqn, operands)
             env.update(zip(eqn.outvars, results, strict=True))
             yield Ran(eqn, operands, results)
-            for atom in set(_variables(eqn.invars)):
+            for atom in set(variables(eqn.invars)):
                 if last[atom] == position and atom not in kept:
                     del env[atom]
         self.outputs = [_value(env, atom) for atom in jaxpr.outvars]
@@ -143,7 +143,8 @@ def _opened(f: Callable[..., Any]) -> tuple[Callable[..., Any], Any]:
     return lambda params, *inputs: f(*inputs), {}
 
 
-def _variables(atoms: Sequence[Any]) -> list[Any]:
+def variables(atoms: Sequence[Any]) -> list[Any]:
+    """The operands that are no literals."""
     return [atom for atom in atoms if not isinstance(atom, Literal)]
 
 
