@@ -44,6 +44,13 @@ def _box_test() -> Callable[[Any], bool]:
     return lambda node: isinstance(node, boxes)
 
 
+def nnx_variables(tree: Any) -> list[Any]:
+    """The nnx Variables of a tree: references, which two trees may share."""
+    kind = _loaded("flax.nnx", "Variable") or ()
+    leaves = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
+    return [leaf for leaf in leaves if isinstance(leaf, kind)]
+
+
 def _loaded(module: str, name: str) -> Any:
     """An attribute of a module if the module is loaded already, else None."""
     return getattr(sys.modules.get(module), name, None)
