@@ -71,8 +71,8 @@ def fit_mean(
 ) -> Mean:
     """The mean over the examples of all batches, which should be training data only.
 
-    `batches` is one array, or an iterable of arrays of any length, shaped
-    (examples, ...). `axis` says what is averaged: 0 gives the mean image, (0, 1, 2) of
+    `batches` is one array, read 1024 examples at a time, or an iterable of arrays of any
+    length, shaped (examples, ...). `axis` says what is averaged: 0 gives the mean image, (0, 1, 2) of
     images with their channels last one number per channel. With `variance` the mean
     square deviation, over the number of examples, is fitted too. Batches are combined
     by their sizes in float64 (Chan, Golub and LeVeque, 1979), and the result is cast to
@@ -90,7 +90,7 @@ def fit_mean(
     """
     axes = (axis,) if isinstance(axis, int) else tuple(axis)
     if hasattr(batches, "shape"):
-        batches = [batches]
+        batches = _slices(batches)
     elif not isinstance(batches, Iterable):
         raise ValueError(f"batches must be arrays (examples, ...), got {batches!r}")
     count, mean, square, shape = 0, np.zeros(()), np.zeros(()), None
@@ -113,6 +113,13 @@ def fit_mean(
         raise ValueError("batches: there is no example to fit the mean to")
     spread = jnp.asarray(square[0] / count, dtype) if variance else None
     return Mean(jnp.asarray(mean[0], dtype), spread)
+
+
+def _slices(array: Any) -> Iterable[Any]:
+    """One array in slices, so that float64 copies stay small."""
+    if isinstance(array, Tracer) or not array.ndim:
+        return [array]
+    return (array[i : i + 1024] for i in range(0, len(array), 1024))
 
 
 def _checked_batch(batch: Any, i: int, axes: tuple[int, ...], shape: Any) -> np.ndarray:

@@ -71,7 +71,8 @@ def ema(tx: Any, decay: Any) -> optax.GradientTransformationExtraArgs:
             if not jnp.issubdtype(average.dtype, jnp.inexact):
                 return new
             new = new.astype(average.dtype)
-            return average + jnp.asarray(rate, average.dtype) * (new - average)
+            moved = average + jnp.asarray(rate, average.dtype) * (new - average)
+            return jnp.where(new == average, new, moved)  # keeps the sign of -0.0 too
 
         new = optax.apply_updates(params, updates)
         average = jax.tree.map(follow, state.average, new)
