@@ -1,6 +1,6 @@
 """The typical set-up of a convolutional network, whole, for linen and for nnx.
 
-He initialization, batch norm, dropout, L2 on kernels alone, and a mean that is fitted on
+He initialization, batch norm, dropout, L2 on kernels, and a mean that is fitted on
 training data only, lives in the jitted step and is saved with the parameters.
 """
 
