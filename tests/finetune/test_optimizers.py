@@ -1,62 +1,15 @@
 """Every optimizer of optax under freeze, against itself on the other leaves alone."""
 
-import inspect
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import optax.contrib
 import pytest
+from optimizers import ALIASES, CONTRIB, LINE_SEARCHES, built, extra_arguments
 
 from jaxinit import finetune as ft
 from jaxinit._errors import RuleError
-
-# By what optax exports, so that its next optimizer is tested by installing it.
-ALIASES = {
-    name: item
-    for name, item in vars(optax).items()
-    if isinstance(item, types.FunctionType) and item.__module__ == "optax._src.alias"
-}
-LINE_SEARCHES = {"lbfgs"}
-CONTRIB = {
-    name: getattr(optax.contrib, name)
-    for name in (
-        "acprop",
-        "ademamix",
-        "adopt",
-        "cocob",
-        "dadapt_adamw",
-        "dog",
-        "dowg",
-        "madgrad",
-        "momo",
-        "momo_adam",
-        "muon",
-        "prodigy",
-        "schedule_free_adamw",
-        "schedule_free_sgd",
-        "simplified_ademamix",
-    )
-}
-REQUIRED = {
-    "learning_rate": 0.1,
-    "max_learning_rate": 1.0,
-    "momentum": 0.9,
-    "min_learning_rate": 1e-3,
-    "key": 0,
-    "noise_scale": 0.1,
-}
-
-
-def built(function):
-    """The optimizer with its required arguments, and nothing else, chosen."""
-    parameters = inspect.signature(function).parameters.values()
-    needed = [
-        p.name for p in parameters if p.default is p.empty and p.kind != p.VAR_KEYWORD
-    ]
-    return function(**{name: REQUIRED[name] for name in needed})
 
 
 def tree(seed):
@@ -103,13 +56,13 @@ def assert_same_as_the_trainable_leaves_alone(optimizer, **extra):
 
 @pytest.mark.parametrize("name", sorted(ALIASES.keys() - LINE_SEARCHES))
 def test_an_alias_optimizer_freezes_and_is_itself(name, relaxed_promotion):
-    extra = {"value": jnp.float32(2.0)} if name == "polyak_sgd" else {}
+    extra = extra_arguments(name, jnp.float32(2.0))
     assert_same_as_the_trainable_leaves_alone(built(ALIASES[name]), **extra)
 
 
 @pytest.mark.parametrize("name", sorted(CONTRIB))
 def test_a_contributed_optimizer_freezes_and_is_itself(name, relaxed_promotion):
-    extra = {"value": jnp.float32(2.0)} if name.startswith("momo") else {}
+    extra = extra_arguments(name, jnp.float32(2.0))
     assert_same_as_the_trainable_leaves_alone(built(CONTRIB[name]), **extra)
 
 

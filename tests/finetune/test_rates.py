@@ -8,8 +8,10 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from optimizers import ALIASES, LINE_SEARCHES, built, extra_arguments
 
 from jaxinit import finetune as ft
+from jaxinit import testing
 from jaxinit._errors import RuleError
 
 
@@ -28,21 +30,32 @@ def update(optimizer, gradients, params=None):
     return optimizer.update(gradients, optimizer.init(gradients), params)[0]
 
 
-def test_updates_are_those_of_the_optimizer_times_the_factor(relaxed_promotion):
+@pytest.mark.parametrize("name", ["adamw", "lamb", "noisy_sgd", "sm3"])
+def test_updates_are_those_of_the_optimizer_times_the_factor(name, relaxed_promotion):
+    assert_updates_are_scaled(name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", sorted(ALIASES.keys() - LINE_SEARCHES))
+def test_so_they_are_for_every_optimizer_of_optax(name, relaxed_promotion):
+    assert_updates_are_scaled(name)
+
+
+def assert_updates_are_scaled(name):
     gradients = tree()
-    plain = optax.adamw(0.1, weight_decay=0.5)
+    extra = extra_arguments(name, jnp.float32(2.0))
+    plain = optax.with_extra_args_support(built(ALIASES[name]))
     ours = ft.learning_rates(plain, FACTORS, ft.labels(RULES, gradients))
     state, wanted_state = ours.init(gradients), plain.init(gradients)
     assert jax.tree.structure(state) == jax.tree.structure(wanted_state)
     for _ in range(3):
-        found, state = ours.update(gradients, state, gradients)
-        wanted, wanted_state = plain.update(gradients, wanted_state, gradients)
+        found, state = ours.update(gradients, state, gradients, **extra)
+        wanted, wanted_state = plain.update(gradients, wanted_state, gradients, **extra)
         np.testing.assert_array_equal(found["head"]["w"], wanted["head"]["w"])
         np.testing.assert_array_equal(
             found["body"]["w"], wanted["body"]["w"] * np.float32(0.1)
         )
-    for ours, theirs in zip(*map(jax.tree.leaves, (state, wanted_state)), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    testing.assert_trees_identical(state, wanted_state)
 
 
 def test_clipping_stays_global():

@@ -1,5 +1,7 @@
 """Gradual unfreezing: each group as if it were trained alone from its own step on."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import optax
 import optax.contrib
 import pytest
 from flax import nnx
+from optimizers import ALIASES, CONTRIB, LINE_SEARCHES, built, extra_arguments
 
 from jaxinit import finetune as ft
 from jaxinit._errors import RuleError
@@ -60,9 +63,9 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_group_trains_as_if_it_had_started_at_its_step(name, relaxed_promotion):
-    tx = OPTIMIZERS[name]()
+def assert_groups_train_as_if_alone(tx, **extra):
+    update = partial(optax.with_extra_args_support(tx).update, **extra)
+    tx = optax.GradientTransformation(tx.init, update)
     optimizer = ft.gradual_unfreeze(tx, {"late": 2, "first": 0}, LABELS)
     history, traces = run(optimizer, PARAMS, GRADIENTS)
     assert traces == 1
@@ -78,6 +81,18 @@ def test_a_group_trains_as_if_it_had_started_at_its_step(name, relaxed_promotion
     for found, wanted in zip(history[2:], body, strict=True):
         np.testing.assert_allclose(found["body"], wanted["body"], rtol=0, atol=2**-19)
     assert np.any(np.asarray(history[3]["body"] != PARAMS["body"]))
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_group_trains_as_if_it_had_started_at_its_step(name, relaxed_promotion):
+    assert_groups_train_as_if_alone(OPTIMIZERS[name]())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", sorted((ALIASES | CONTRIB).keys() - LINE_SEARCHES))
+def test_so_it_does_with_every_optimizer_of_optax(name, relaxed_promotion):
+    tx = built((ALIASES | CONTRIB)[name])
+    assert_groups_train_as_if_alone(tx, **extra_arguments(name, jnp.float32(2.0)))
 
 
 def test_adam_in_float64_by_hand(x64, relaxed_promotion):
