@@ -78,3 +78,10 @@ def is_random_state(kind: type | None, leaf: Any) -> bool:
         return True
     dtype = getattr(leaf, "dtype", None)
     return dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+
+
+def nnx_variables(tree: Any) -> list[Any]:
+    """The nnx Variables of a tree: references, which two trees may share."""
+    kind = getattr(sys.modules.get("flax.nnx"), "Variable", ())
+    leaves = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
+    return [leaf for leaf in leaves if isinstance(leaf, kind)]

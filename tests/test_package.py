@@ -23,7 +23,7 @@ LAYERS = [
     {"_containers", "_threefry", "_jaxpr"},
     {"_paths"},
     {"_rules", "_keys", "_tables", "_report"},
-    {"initializers", "testing", "_materialize"},
+    {"initializers", "testing", "_materialize", "inputs", "finetune"},
     {"_signal"},
     {"transfer"},
     {"_catalogue"},
@@ -121,6 +121,7 @@ def importers_of(library):
 
 def test_heavy_and_particular_libraries_stay_where_they_belong():
     assert importers_of("chex") <= {"testing"}
+    assert importers_of("optax") <= {"finetune"}
     assert importers_of("matplotlib") <= {"plots"}
     for path in SOURCES:
         if module_of(path).split(".")[-1] not in ("cli", "__main__", "demo"):

@@ -1,0 +1,63 @@
+"""The jobs under examples/: what is resumed is what was never interrupted."""
+
+import importlib.util
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+
+import pytest
+
+EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
+REPORT = re.compile(r"steps (\d+) to (\d+).*: loss ([0-9.]+)")
+
+
+def job(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["train_linen", "train_nnx", "train_sharded"])
+def test_a_resumed_job_ends_where_an_uninterrupted_one_does(
+    name, tmp_path, capfd, relaxed_promotion
+):
+    main = job(name).main
+    for folder, steps in ("whole", 12), ("parts", 6), ("parts", 6):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        main(tmp_path / folder, steps=steps)
+    whole, first, second = REPORT.findall(capfd.readouterr().out)
+    assert whole[:2] == ("0", "11")
+    assert first[:2] == ("0", "5")
+    assert second == ("6", "11", whole[2])
+    assert float(whole[2]) < float(first[2])  # and it learns
+
+
+def test_two_processes_train_as_one_does(tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+
+    def run(folder, devices, *arguments):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        flags = f"--xla_force_host_platform_device_count={devices}"
+        return subprocess.Popen(
+            [
+                sys.executable,
+                EXAMPLES / "train_sharded.py",
+                tmp_path / folder,
+                *arguments,
+            ],
+            env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    pair = [run("two", 4, address, "2", index) for index in "01"]
+    alone = run("one", 8)
+    outputs = [process.communicate(timeout=300)[0] for process in (*pair, alone)]
+    assert [process.returncode for process in (*pair, alone)] == [0, 0, 0]
+    assert REPORT.findall(outputs[0]) == REPORT.findall(outputs[2]) != []
