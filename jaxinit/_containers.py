@@ -85,3 +85,8 @@ def nnx_variables(tree: Any) -> list[Any]:
     kind = getattr(sys.modules.get("flax.nnx"), "Variable", ())
     leaves = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
     return [leaf for leaf in leaves if isinstance(leaf, kind)]
+
+
+def is_parameter_type(kind: type) -> bool:
+    """Whether a Variable type is nnx's Param or derived from it, as LoRAParam is."""
+    return issubclass(kind, vars(sys.modules["flax.nnx"])["Param"])

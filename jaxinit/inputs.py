@@ -71,12 +71,12 @@ def fit_mean(
 ) -> Mean:
     """The mean over the examples of all batches, which should be training data only.
 
-    `batches` is one array, read 1024 examples at a time, or an iterable of arrays of any
-    length, shaped (examples, ...). `axis` says what is averaged: 0 gives the mean image, (0, 1, 2) of
-    images with their channels last one number per channel. With `variance` the mean
-    square deviation, over the number of examples, is fitted too. Batches are combined
-    by their sizes in float64 (Chan, Golub and LeVeque, 1979), and the result is cast to
-    `dtype` once. Host only.
+    `batches` is one array, read 1024 examples at a time, or an iterable of arrays of
+    any length, shaped (examples, ...). `axis` says what is averaged: 0 gives the mean
+    image, (0, 1, 2) of images with their channels last one number per channel. With
+    `variance` the mean square deviation, over the number of examples, is fitted too.
+    Batches are combined by their sizes in float64 (Chan, Golub and LeVeque, 1979), and
+    the result is cast to `dtype` once. Host only.
 
     No example, different shapes, and numbers that are not finite are a ValueError that
     names the batch.

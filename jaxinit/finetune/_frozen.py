@@ -175,8 +175,8 @@ def _explanation(moved: dict[Name, str]) -> str:
     lines = [f"{len(moved)} frozen leaves are not what they were:"]
     lines += [f"  {name.full} {change}" for name, change in list(moved.items())[:10]]
     lines += [f"  and {len(moved) - 10} more"] if len(moved) > 10 else []
-    parameters = [name for name in moved if name.collection == "params"]
     statistics = [name for name in moved if name.collection == "batch_stats"]
+    parameters = [name for name in moved if name.collection != "batch_stats"]
     if parameters:
         lines.append(
             f"Parameters ({listed(parameters)}): make freeze(tx, pattern) the "

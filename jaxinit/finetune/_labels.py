@@ -9,6 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxinit._containers import PARAMS, entries, is_parameter_type
 from jaxinit._errors import RuleError
 from jaxinit._paths import Name, flatten, named_leaves
 from jaxinit._rules import Pattern, assign, listed, select
@@ -107,13 +108,17 @@ def decayed(params: Any, *, stacked: Any = ()) -> Any:
     flat = flatten(params, argument="params")
     layered = set(select(stacked, flat.names, argument="stacked")) if stacked else ()
 
-    def decays(name: Name, leaf: Any) -> bool:
+    def decays(name: Name, leaf: Any, kind: type | None) -> bool:
+        trained = is_parameter_type(kind) if kind else name.collection == PARAMS
         axes = jnp.ndim(leaf) - (name in layered)
         last = name.path.rpartition("/")[2]
         named = _SHIFT_OR_SCALE.fullmatch(last) is not None
-        return name.collection == "params" and axes >= 2 and not named
+        return trained and axes >= 2 and not named
 
-    return flat.unflatten([decays(name, leaf) for name, leaf in flat.items()])
+    kinds = (kind for _, _, kind in entries(params))
+    return flat.unflatten(
+        [decays(*item, kind) for item, kind in zip(flat.items(), kinds, strict=True)]
+    )
 
 
 def masked_names(mask: Any, tree: Any, *, argument: str = "mask") -> set[Name]:

@@ -36,28 +36,26 @@ def test_a_resumed_job_ends_where_an_uninterrupted_one_does(
     assert float(whole[2]) < float(first[2])  # and it learns
 
 
-def test_two_processes_train_as_one_does(tmp_path):
+def test_two_processes_train_as_one_does(tmp_path, capfd, relaxed_promotion):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
-
-    def run(folder, devices, *arguments):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        flags = f"--xla_force_host_platform_device_count={devices}"
-        return subprocess.Popen(
-            [
-                sys.executable,
-                EXAMPLES / "train_sharded.py",
-                tmp_path / folder,
-                *arguments,
-            ],
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    flags = "--xla_force_host_platform_device_count=4"
+    command = [sys.executable, EXAMPLES / "train_sharded.py", tmp_path / "two", address]
+    pair = [
+        subprocess.Popen(
+            [*command, "2", index],
             env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
             stdout=subprocess.PIPE,
             text=True,
         )
-
-    pair = [run("two", 4, address, "2", index) for index in "01"]
-    alone = run("one", 8)
-    outputs = [process.communicate(timeout=300)[0] for process in (*pair, alone)]
-    assert [process.returncode for process in (*pair, alone)] == [0, 0, 0]
-    assert REPORT.findall(outputs[0]) == REPORT.findall(outputs[2]) != []
+        for index in "01"
+    ]
+    job("train_sharded").main(tmp_path / "one")
+    outputs = [process.communicate(timeout=300)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0]
+    one = REPORT.findall(capfd.readouterr().out)
+    assert REPORT.findall(outputs[0]) == one != []
+    assert "on 8 devices" in outputs[0]

@@ -145,3 +145,28 @@ def test_nnx_states_and_the_mask_of_adamw(relaxed_promotion):
     optimizer.update(model, zeros)
     np.testing.assert_allclose(model.kernel[...], kernel / 2, rtol=2**-22)
     np.testing.assert_array_equal(model.bias[...], np.float32(1))
+
+
+def test_kinds_of_nnx_parameters_are_parameters():
+    model = nnx.LoRALinear(3, 4, lora_rank=2, rngs=nnx.Rngs(0))
+    params = nnx.state(model, nnx.Param)
+    assert jax.tree.leaves(ft.decayed(params)) == [False, True, True, True]
+
+    # nnx.Optimizer initializes with Variables and updates with bare arrays, to which
+    # labels, masks and patterns have to mean the same.
+    labels = ft.labels([("lora/.*", "new"), (".*", "old")], params)
+    tx = ft.freeze(
+        optax.chain(
+            optax.add_decayed_weights(1.0, mask=ft.decayed),
+            ft.learning_rates(optax.sgd(1.0), {"new": 0.5, "old": 1.0}, labels),
+        ),
+        "kernel|bias",
+    )
+    before = jax.tree.map(jnp.copy, nnx.state(model))
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    nnx.Optimizer(model, tx, wrt=nnx.Param).update(model, zeros)
+    ft.assert_frozen(before, nnx.state(model), "kernel|bias")
+    half = before["lora"]["lora_a"][...] / 2
+    np.testing.assert_array_equal(model.lora.lora_a[...], half)
+    with pytest.raises(AssertionError, match=r"lora_a moved by(.|\n)*outermost"):
+        ft.assert_frozen(before, nnx.state(model), "lora/.*")
