@@ -1,0 +1,327 @@
+"""What each primitive does to samples of its operands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxinit._primitives import (
+    ELEMENTWISE,
+    ELEMENTWISE_UNCHUNKED,
+    NEWER,
+    TRANSPARENT,
+)
+from jaxinit._signal._interpret import bind
+from jaxinit._signal._predict_values import (
+    COUNT,
+    EXAMPLE,
+    FREE,
+    FULL,
+    NEURON,
+    PLACE,
+    SAME,
+    Axes,
+    Draws,
+    Factor,
+    Value,
+    axes_for,
+    joined,
+    pooled,
+    reshaped,
+    roles_of,
+    shuffled,
+    sizes_by_role,
+    spread,
+)
+
+Rule = Callable[[Any, Sequence[Value], Draws], Value | list[Value] | None]
+
+EACH = (ELEMENTWISE | ELEMENTWISE_UNCHUNKED | NEWER) - {"copy", "unstack"}
+
+
+def evaluate(eqn: Any, operands: Sequence[Value], draws: Draws) -> list[Value] | None:
+    """Samples of the results of an equation; None where it is not understood."""
+    name = eqn.primitive.name
+    if name in TRANSPARENT and len(operands) == len(eqn.outvars):
+        return list(operands)
+    if name in EACH:
+        return [_each(eqn, operands)]
+    rule = _RULES.get(name)
+    found = None if rule is None else rule(eqn, operands, draws)
+    if found is None or isinstance(found, list):
+        return found
+    return [found]
+
+
+def result(eqn: Any, sample: np.ndarray, axes: Axes, operands: Sequence[Value]) -> Any:
+    """A value of the type that the equation gives."""
+    aval = eqn.outvars[0].aval
+    weight = all(value.weight for value in operands)
+    return Value(np.asarray(sample).astype(aval.dtype), axes, weight)
+
+
+def _each(eqn: Any, operands: Sequence[Value]) -> Value:
+    samples, axes = joined(operands)
+    shape = np.broadcast_shapes(*(sample.shape for sample in samples))
+    (found,) = bind(eqn, [jnp.broadcast_to(sample, shape) for sample in samples])
+    return result(eqn, np.asarray(found), axes, operands)
+
+
+# ----------------------------------------------------------------------- structure
+
+
+def _broadcast(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
+    shape = eqn.params["shape"]
+    axes = list(axes_for([SAME] * len(shape), shape))
+    for own, dim in enumerate(eqn.params["broadcast_dimensions"]):
+        if math.prod(f.size for f in operands[0].axes[own]) == shape[dim]:
+            axes[dim] = operands[0].axes[own]
+    return operands[0].but(axes=tuple(axes))
+
+
+def _reshape(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
+    axes = reshaped(operands[0].axes, eqn.outvars[0].aval.shape)
+    return operands[0].but(axes=axes)
+
+
+def _transpose(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
+    axes = tuple(operands[0].axes[dim] for dim in eqn.params["permutation"])
+    return operands[0].but(axes=axes)
+
+
+def _same(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
+    return operands[0]
+
+
+def _cut(value: Value, shape: Sequence[int], starts: Sequence[int]) -> Value:
+    """A part of an array: along neurons these are others than in another part."""
+    axes, number = [], 0
+    for axis, size, start in zip(value.axes, shape, starts, strict=True):
+        if math.prod(factor.size for factor in axis) == size:
+            axes.append(axis)
+            continue
+        role = max(axis, key=lambda factor: factor.size).role
+        axes.append((Factor(role if size > 1 else SAME, size),))
+        if role == NEURON:
+            number = 31 * number + 1 + start
+    value = shuffled(value, 100 + number) if number else value
+    return value.but(axes=tuple(axes))
+
+
+def _slice(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
+    shape = eqn.outvars[0].aval.shape
+    return _cut(operands[0], shape, eqn.params["start_indices"])
+
+
+def _dynamic_slice(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
+    value, *at = operands
+    starts = [int(v.sample.flat[0]) if v.sample.size == 1 else 0 for v in at]
+    return _cut(value, eqn.outvars[0].aval.shape, starts)
+
+
+def _split(eqn: Any, operands: Sequence[Value], draws: Draws) -> list[Value]:
+    found, start = [], 0
+    for var in eqn.outvars:
+        starts = [0] * len(var.aval.shape)
+        starts[eqn.params["axis"]] = start
+        start += var.aval.shape[eqn.params["axis"]]
+        found.append(_cut(operands[0], var.aval.shape, starts))
+    return found
+
+
+def _mixed(
+    values: Sequence[Value], shares: Sequence[float], role: str, draws: Draws
+) -> np.ndarray:
+    """Each draw comes from one of the values, with chances as large as their shares."""
+    shape = [COUNT, 1, 1]
+    if role in (EXAMPLE, PLACE):
+        shape[1 if role == EXAMPLE else 2] = 2
+    bounds = np.cumsum(shares) / np.sum(shares)
+    which = np.searchsorted(bounds[:-1], draws.chance(shape), side="right")
+    samples, _ = joined(values)
+    return np.choose(which, [np.asarray(sample) for sample in samples])
+
+
+def _concatenate(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
+    if len(operands) == 1:
+        return operands[0]
+    dim = eqn.params["dimension"]
+    _, axes = joined(operands)
+    sizes = [var.aval.shape[dim] for var in eqn.invars]
+    role = max(axes[dim], key=lambda factor: factor.size).role
+    if role == SAME:
+        role = FREE if all(value.sample.shape[0] == 1 for value in operands) else NEURON
+    total = eqn.outvars[0].aval.shape[dim]
+    axes = (*axes[:dim], (Factor(role, total),), *axes[dim + 1 :])
+    return result(eqn, _mixed(operands, sizes, role, draws), axes, operands)
+
+
+def _pad(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
+    value, filler = operands
+    before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    share = min(math.prod(before) / max(math.prod(after), 1), 1.0)
+    changed = [n for n, m in zip(before, after, strict=True) if n != m]
+    axes = tuple(
+        axis if n == m else (Factor(max(axis, key=lambda f: f.size).role, m),)
+        for axis, n, m in zip(value.axes, before, after, strict=True)
+    )
+    if not changed or share == 1:
+        return value.but(axes=axes)
+    sample = np.broadcast_to(value.sample, FULL)
+    inside = draws.chance(FULL) < share
+    sample = np.where(inside, sample, np.broadcast_to(filler.sample, FULL))
+    return result(eqn, sample, axes, operands)
+
+
+def _iota(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
+    shape, along = eqn.params["shape"], eqn.params["dimension"]
+    roles = [FREE if dim == along else SAME for dim in range(len(shape))]
+    whole = draws.uniform(0, max(shape[along], 1), eqn.params["dtype"])
+    return Value(whole, axes_for(roles, shape), True)
+
+
+def _position(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
+    (along,) = eqn.params["axes"]
+    size = eqn.invars[0].aval.shape[along]
+    axes = tuple(axis for n, axis in enumerate(operands[0].axes) if n != along)
+    whole = draws.uniform(0, max(size, 1), eqn.outvars[0].aval.dtype)
+    return Value(whole, axes, operands[0].weight)
+
+
+def _gather(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
+    value, index = operands
+    numbers, shape = eqn.params["dimension_numbers"], eqn.outvars[0].aval.shape
+    axes = list(axes_for([SAME] * len(shape), shape))
+    gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
+    kept = [axis for dim, axis in enumerate(value.axes) if dim not in gone]
+    for dim, axis in zip(numbers.offset_dims, kept, strict=True):
+        role = max(axis, key=lambda factor: factor.size).role
+        whole = math.prod(factor.size for factor in axis) == shape[dim]
+        axes[dim] = axis if whole else (Factor(role, shape[dim]),)
+    looked_up = [dim for dim in range(len(shape)) if dim not in numbers.offset_dims]
+    for dim, axis in zip(looked_up, index.axes[:-1], strict=True):
+        axes[dim] = axis
+    sample = value.sample
+    roles = roles_of(index.axes[:-1])
+    for role, column in ((EXAMPLE, 1), (PLACE, 2)):
+        if role in roles or FREE in roles or NEURON in roles:
+            sample = spread(sample, column)
+    return result(eqn, sample, tuple(axes), operands)
+
+
+# ---------------------------------------------------------------------- reductions
+
+
+def _reduced(value: Value, dims: Sequence[int]) -> tuple[dict[str, int], Axes]:
+    gone = tuple(value.axes[dim] for dim in dims)
+    kept = tuple(axis for dim, axis in enumerate(value.axes) if dim not in dims)
+    return sizes_by_role(gone), kept
+
+
+def _sum(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
+    sizes, axes = _reduced(operands[0], eqn.params["axes"])
+    return result(eqn, draws.total(operands[0].sample, sizes), axes, operands)
+
+
+def _extreme(sign: int) -> Rule:
+    def rule(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
+        sizes, axes = _reduced(operands[0], eqn.params["axes"])
+        wide = sign * operands[0].wide
+        return result(eqn, sign * draws.maximum(wide, sizes), axes, operands)
+
+    return rule
+
+
+def _windowed(value: Value, params: Any) -> dict[str, int] | None:
+    """How many elements of which role a window holds, if of one other than neurons."""
+    sizes: dict[str, int] = {}
+    for axis, size in zip(value.axes, params["window_dimensions"], strict=True):
+        if size > 1:
+            role = max(axis, key=lambda factor: factor.size).role
+            sizes[role] = sizes.get(role, 1) * size
+    return sizes if set(sizes) <= {PLACE, FREE, SAME} else None
+
+
+def _resized(value: Value, shape: Sequence[int]) -> Axes:
+    return tuple(
+        axis
+        if math.prod(f.size for f in axis) == size
+        else (Factor(max(axis, key=lambda f: f.size).role, size),)
+        for axis, size in zip(value.axes, shape, strict=True)
+    )
+
+
+def _window_sum(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value | None:
+    value = operands[0]
+    sizes = _windowed(value, eqn.params)
+    if sizes is None:
+        return None
+    wide, places = value.wide, sizes.pop(PLACE, 1)
+    if places > 1:
+        wide = places * pooled(wide, 2, places, window=True)
+    found = draws.total(wide, sizes) if sizes else wide
+    return result(eqn, found, _resized(value, eqn.outvars[0].aval.shape), operands)
+
+
+def _window_max(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value | None:
+    value = operands[0]
+    sizes = _windowed(value, eqn.params)
+    if sizes is None:
+        return None
+    found = draws.maximum(value.wide, sizes)
+    return result(eqn, found, _resized(value, eqn.outvars[0].aval.shape), operands)
+
+
+def _window_max_back(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
+    """The gradient of a greatest element goes to one place of its window."""
+    gradient, value = operands[0], operands[1]
+    sizes = [math.prod(var.aval.shape) for var in eqn.invars[:2]]
+    chosen = draws.chance(FULL) < sizes[0] / max(sizes[1], 1)
+    sample = np.where(chosen, np.broadcast_to(gradient.sample, FULL), 0)
+    return result(eqn, sample, value.axes, operands)
+
+
+def _random(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
+    aval = eqn.outvars[0].aval
+    high = 2 ** (8 * np.dtype(aval.dtype).itemsize)
+    bits = draws.generator.integers(0, high - 1, FULL, np.uint64, endpoint=True)
+    axes = axes_for([FREE] * len(aval.shape), aval.shape)
+    return Value(bits.astype(aval.dtype), axes)
+
+
+_RULES: dict[str, Rule] = {
+    "broadcast_in_dim": _broadcast,
+    "reshape": _reshape,
+    "squeeze": _reshape,
+    "expand_dims": _reshape,
+    "transpose": _transpose,
+    "copy": _same,
+    "rev": _same,
+    "slice": _slice,
+    "dynamic_slice": _dynamic_slice,
+    "split": _split,
+    "concatenate": _concatenate,
+    "pad": _pad,
+    "iota": _iota,
+    "argmax": _position,
+    "argmin": _position,
+    "gather": _gather,
+    "reduce_sum": _sum,
+    "reduce_max": _extreme(1),
+    "reduce_or": _extreme(1),
+    "reduce_min": _extreme(-1),
+    "reduce_and": _extreme(-1),
+    "reduce_window_sum": _window_sum,
+    "reduce_window_max": _window_max,
+    "select_and_scatter_add": _window_max_back,
+    "random_bits": _random,
+}
+
+
+def register(name: str, rule: Rule) -> None:
+    """Add the rules that stand in a file of their own."""
+    _RULES[name] = rule
