@@ -11,10 +11,11 @@ import numpy as np
 
 from jaxinit._report import Finding, Report
 from jaxinit._signal._direction import seed_of
+from jaxinit._signal._findings import not_understood
 from jaxinit._signal._places import Place, places
 from jaxinit._signal._predict_back import gradients
+from jaxinit._signal._predict_draws import Draws
 from jaxinit._signal._predict_inputs import stand_ins
-from jaxinit._signal._predict_values import Draws
 from jaxinit._signal._predict_walk import Seen, Walk
 from jaxinit._signal._program import trace_signal
 from jaxinit._signal._readings import order_of
@@ -146,7 +147,7 @@ def predict_signal(
         f"predicted signal: {len(signal.names)} leaves, {weights} in products",
         columns=("leaf", "fans", "out", "mean", "cos", "grad", "note"),
         rows=tuple(row for _, row in rows),
-        findings=tuple(_gaps(walk, uses)),
+        findings=(*_gaps(walk), *not_understood(uses)),
         notes=tuple(walk.notes),
     )
 
@@ -195,10 +196,11 @@ def _at(table: _Table, place: Place, index: Sequence[int]) -> Seen | None:
     """What was seen at one layer, averaged over what is no layer."""
     own = [n for n, axis in enumerate(place.layer_axes) if axis is not None]
     several = []
+    # Of a loop that was not followed to its end, the last round stands for the rest.
+    last = [max((rounds[n] for rounds in table), default=0) for n in own]
+    at = [min(i, end) for i, end in zip(index, last, strict=True)]
     for rounds, seen in table.items():
-        if len(rounds) < len(place.levels):
-            continue
-        if all(rounds[n] == i for n, i in zip(own, index, strict=True)):
+        if all(rounds[n] == i for n, i in zip(own, at, strict=True)):
             several.append(seen)
     if not several or any(seen is None for seen in several):
         return None
@@ -207,7 +209,7 @@ def _at(table: _Table, place: Place, index: Sequence[int]) -> Seen | None:
     return Seen(*map(float, means))
 
 
-def _gaps(walk: Walk, uses: Mapping[str, Sequence[Use]]) -> Iterable[Finding]:
+def _gaps(walk: Walk) -> Iterable[Finding]:
     for primitive, where in walk.gaps.items():
         at = f" at {where}" if where else ""
         yield Finding(

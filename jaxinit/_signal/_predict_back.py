@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from jaxinit import _jaxpr
 from jaxinit._signal._interpret import interpret
-from jaxinit._signal._places import Place, shape_at
+from jaxinit._signal._places import Place, examples_in, shape_at
 from jaxinit._signal._predict_inputs import constant, noise
-from jaxinit._signal._predict_values import FREE, Stack, axes_for
+from jaxinit._signal._predict_values import Stack
 from jaxinit._signal._predict_walk import Seen, Walk, look
 from jaxinit._signal._program import Signal
 from jaxinit._signal._sites import Level, equation, has_tap
@@ -69,10 +69,7 @@ def gradients(
         return [{}] * len(found)
     given = [
         *(constant(0, shape) for shape in shapes),
-        *(
-            noise(axes_for([FREE] * len(s.shape), s.shape), s, walk.draws)
-            for s in signs
-        ),
+        *(noise(sign, examples_in(signal), walk.draws) for sign in signs),
         *values,
     ]
     outputs = walk.run(_jaxpr.slice_backward(traced.program), given, site=("back",))

@@ -14,15 +14,14 @@ from jaxinit import _rules
 from jaxinit._errors import RuleError
 from jaxinit._paths import Name
 from jaxinit._signal._places import examples_in
+from jaxinit._signal._predict_draws import Draws
 from jaxinit._signal._predict_values import (
     COUNT,
     EXAMPLE,
-    FREE,
     NEURON,
     PLACE,
     SAME,
     Axes,
-    Draws,
     Stack,
     Value,
     axes_for,
@@ -78,10 +77,10 @@ class Key:
 KEY = Key()
 
 
-def of_array(array: Any, draws: Draws) -> Value:
+def of_array(array: Any, draws: Draws) -> Any:
     """Elements of an array whose numbers are known, with its mean and mean square."""
     if jax.dtypes.issubdtype(jnp.result_type(array), jax.dtypes.prng_key):
-        return KEY  # ty: ignore[invalid-return-type] - handled beside every value
+        return KEY
     numbers = np.asarray(array)
     axes = axes_for([NEURON if n > 1 else SAME for n in numbers.shape], numbers.shape)
     if not numbers.size or np.all(numbers == numbers.flat[0]):
@@ -96,8 +95,9 @@ def of_array(array: Any, draws: Draws) -> Value:
     return Value(chosen.reshape(COUNT, 1, 1), axes, True)
 
 
-def noise(axes: Axes, like: Any, draws: Draws) -> Value:
-    """Standard normal numbers that differ wherever the array can: the loss's signs."""
+def noise(like: Any, batch: int | None, draws: Draws) -> Value:
+    """Standard normal numbers in the place of an array's elements."""
+    axes = _data_axes(like.shape, batch, floating=True)
     return _data(axes, like.dtype, (0.0, 1.0), 0.0, draws)
 
 
@@ -172,10 +172,10 @@ def _data(
     correlation: float,
     draws: Draws,
 ) -> Value:
-    roles = roles_of(axes) | ({EXAMPLE, PLACE} if FREE in roles_of(axes) else set())
+    roles = roles_of(axes)
     size = 1 + (EXAMPLE in roles), 1 + (PLACE in roles)
     if not jnp.issubdtype(dtype, jnp.inexact):
-        high = 2 if dtype == bool else _TOKENS
+        high = 2 if jnp.issubdtype(dtype, jnp.bool_) else _TOKENS
         whole = draws.uniform(0, high, dtype, (COUNT, *size))
         return Value(whole, axes)
     mean, deviation = input

@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from jaxinit._signal._predict_draws import Draws, moments
 from jaxinit._signal._predict_rules import register, result
 from jaxinit._signal._predict_values import (
     NEURON,
     PLACE,
     SAME,
     Axes,
-    Draws,
     Factor,
     Value,
     joined,
-    moments,
     roles_of,
     sizes_by_role,
 )
@@ -116,6 +115,10 @@ def _ragged(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value | None:
     return contract(eqn, (data, inner), sums, own, draws)
 
 
-register("dot_general", _dot)
-register("conv_general_dilated", _conv)
-register("ragged_dot_general", _ragged)
+register(
+    {
+        "dot_general": _dot,
+        "conv_general_dilated": _conv,
+        "ragged_dot_general": _ragged,
+    }
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from jaxinit._primitives import (
     TRANSPARENT,
 )
 from jaxinit._signal._interpret import bind
+from jaxinit._signal._predict_draws import Draws
 from jaxinit._signal._predict_values import (
     COUNT,
     EXAMPLE,
@@ -25,16 +26,13 @@ from jaxinit._signal._predict_values import (
     PLACE,
     SAME,
     Axes,
-    Draws,
     Factor,
     Value,
     axes_for,
     joined,
-    pooled,
     reshaped,
     roles_of,
     shuffled,
-    sizes_by_role,
     spread,
 )
 
@@ -65,10 +63,29 @@ def result(eqn: Any, sample: np.ndarray, axes: Axes, operands: Sequence[Value]) 
 
 
 def _each(eqn: Any, operands: Sequence[Value]) -> Value:
+    name, aval = eqn.primitive.name, eqn.outvars[0].aval
     samples, axes = joined(operands)
     shape = np.broadcast_shapes(*(sample.shape for sample in samples))
     (found,) = bind(eqn, [jnp.broadcast_to(sample, shape) for sample in samples])
-    return result(eqn, np.asarray(found), axes, operands)
+    root = None
+    if _is_square(eqn):
+        root = operands[0]
+    elif name == "convert_element_type" and jnp.issubdtype(aval.dtype, jnp.floating):
+        root = operands[0].root
+    return result(eqn, np.asarray(found), axes, operands).but(root=root)
+
+
+def _is_square(eqn: Any) -> bool:
+    if not jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.floating):
+        return False
+    match eqn.primitive.name:
+        case "square":
+            return True
+        case "integer_pow":
+            return eqn.params["y"] == 2
+        case "mul":
+            return eqn.invars[0] is eqn.invars[1]
+    return False
 
 
 # ----------------------------------------------------------------------- structure
@@ -109,7 +126,7 @@ def _cut(value: Value, shape: Sequence[int], starts: Sequence[int]) -> Value:
         if role == NEURON:
             number = 31 * number + 1 + start
     value = shuffled(value, 100 + number) if number else value
-    return value.but(axes=tuple(axes))
+    return value.but(axes=tuple(axes), root=None)
 
 
 def _slice(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
@@ -130,6 +147,19 @@ def _split(eqn: Any, operands: Sequence[Value], draws: Draws) -> list[Value]:
         starts[eqn.params["axis"]] = start
         start += var.aval.shape[eqn.params["axis"]]
         found.append(_cut(operands[0], var.aval.shape, starts))
+    return found
+
+
+def _unstack(eqn: Any, operands: Sequence[Value], draws: Draws) -> list[Value]:
+    along = eqn.params["axis"]
+    shape = list(eqn.invars[0].aval.shape)
+    shape[along] = 1
+    found = []
+    for number in range(len(eqn.outvars)):
+        starts = [number if dim == along else 0 for dim in range(len(shape))]
+        part = _cut(operands[0], shape, starts)
+        axes = (*part.axes[:along], *part.axes[along + 1 :])
+        found.append(part.but(axes=axes))
     return found
 
 
@@ -158,6 +188,14 @@ def _concatenate(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
     total = eqn.outvars[0].aval.shape[dim]
     axes = (*axes[:dim], (Factor(role, total),), *axes[dim + 1 :])
     return result(eqn, _mixed(operands, sizes, role, draws), axes, operands)
+
+
+def _stack(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
+    along = eqn.params["axis"]
+    _, axes = joined(operands)
+    axes = (*axes[:along], (Factor(FREE, len(operands)),), *axes[along:])
+    sample = _mixed(operands, [1] * len(operands), FREE, draws)
+    return result(eqn, sample, axes, operands)
 
 
 def _pad(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
@@ -213,86 +251,6 @@ def _gather(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
     return result(eqn, sample, tuple(axes), operands)
 
 
-# ---------------------------------------------------------------------- reductions
-
-
-def _reduced(value: Value, dims: Sequence[int]) -> tuple[dict[str, int], Axes]:
-    gone = tuple(value.axes[dim] for dim in dims)
-    kept = tuple(axis for dim, axis in enumerate(value.axes) if dim not in dims)
-    return sizes_by_role(gone), kept
-
-
-def _sum(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
-    sizes, axes = _reduced(operands[0], eqn.params["axes"])
-    return result(eqn, draws.total(operands[0].sample, sizes), axes, operands)
-
-
-def _extreme(sign: int) -> Rule:
-    def rule(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
-        sizes, axes = _reduced(operands[0], eqn.params["axes"])
-        wide = sign * operands[0].wide
-        return result(eqn, sign * draws.maximum(wide, sizes), axes, operands)
-
-    return rule
-
-
-def _windowed(value: Value, params: Any) -> dict[str, int] | None:
-    """How many elements of which role a window holds, if of one other than neurons."""
-    sizes: dict[str, int] = {}
-    for axis, size in zip(value.axes, params["window_dimensions"], strict=True):
-        if size > 1:
-            role = max(axis, key=lambda factor: factor.size).role
-            sizes[role] = sizes.get(role, 1) * size
-    return sizes if set(sizes) <= {PLACE, FREE, SAME} else None
-
-
-def _resized(value: Value, shape: Sequence[int]) -> Axes:
-    return tuple(
-        axis
-        if math.prod(f.size for f in axis) == size
-        else (Factor(max(axis, key=lambda f: f.size).role, size),)
-        for axis, size in zip(value.axes, shape, strict=True)
-    )
-
-
-def _window_sum(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value | None:
-    value = operands[0]
-    sizes = _windowed(value, eqn.params)
-    if sizes is None:
-        return None
-    wide, places = value.wide, sizes.pop(PLACE, 1)
-    if places > 1:
-        wide = places * pooled(wide, 2, places, window=True)
-    found = draws.total(wide, sizes) if sizes else wide
-    return result(eqn, found, _resized(value, eqn.outvars[0].aval.shape), operands)
-
-
-def _window_max(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value | None:
-    value = operands[0]
-    sizes = _windowed(value, eqn.params)
-    if sizes is None:
-        return None
-    found = draws.maximum(value.wide, sizes)
-    return result(eqn, found, _resized(value, eqn.outvars[0].aval.shape), operands)
-
-
-def _window_max_back(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
-    """The gradient of a greatest element goes to one place of its window."""
-    gradient, value = operands[0], operands[1]
-    sizes = [math.prod(var.aval.shape) for var in eqn.invars[:2]]
-    chosen = draws.chance(FULL) < sizes[0] / max(sizes[1], 1)
-    sample = np.where(chosen, np.broadcast_to(gradient.sample, FULL), 0)
-    return result(eqn, sample, value.axes, operands)
-
-
-def _random(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
-    aval = eqn.outvars[0].aval
-    high = 2 ** (8 * np.dtype(aval.dtype).itemsize)
-    bits = draws.generator.integers(0, high - 1, FULL, np.uint64, endpoint=True)
-    axes = axes_for([FREE] * len(aval.shape), aval.shape)
-    return Value(bits.astype(aval.dtype), axes)
-
-
 _RULES: dict[str, Rule] = {
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,
@@ -304,24 +262,17 @@ _RULES: dict[str, Rule] = {
     "slice": _slice,
     "dynamic_slice": _dynamic_slice,
     "split": _split,
+    "unstack": _unstack,
     "concatenate": _concatenate,
+    "stack": _stack,
     "pad": _pad,
     "iota": _iota,
     "argmax": _position,
     "argmin": _position,
     "gather": _gather,
-    "reduce_sum": _sum,
-    "reduce_max": _extreme(1),
-    "reduce_or": _extreme(1),
-    "reduce_min": _extreme(-1),
-    "reduce_and": _extreme(-1),
-    "reduce_window_sum": _window_sum,
-    "reduce_window_max": _window_max,
-    "select_and_scatter_add": _window_max_back,
-    "random_bits": _random,
 }
 
 
-def register(name: str, rule: Rule) -> None:
-    """Add the rules that stand in a file of their own."""
-    _RULES[name] = rule
+def register(rules: Mapping[str, Rule]) -> None:
+    """Add rules that stand in a file of their own."""
+    _RULES.update(rules)

@@ -12,7 +12,8 @@ from jax.extend.core import Literal as Constant
 
 from jaxinit import _jaxpr
 from jaxinit._primitives import RANDOM, TRANSPARENT
-from jaxinit._signal import _predict_products as _  # noqa: F401 - registers its rules
+from jaxinit._signal import _predict_products, _predict_reductions  # noqa: F401
+from jaxinit._signal._predict_draws import Draws
 from jaxinit._signal._predict_inputs import KEY, of_array
 from jaxinit._signal._predict_rules import EACH, evaluate
 from jaxinit._signal._predict_values import (
@@ -21,7 +22,6 @@ from jaxinit._signal._predict_values import (
     FULL,
     PLACE,
     SAME,
-    Draws,
     Factor,
     Stack,
     Value,
@@ -127,7 +127,7 @@ class Walk:
         return [UNKNOWN] * count
 
     def _plain(self, eqn: Any, operands: list[Any]) -> list[Any] | None:
-        """The results of an equation without programs inside; None if not understood."""
+        """The results of an equation; None if it is not understood."""
         if eqn.primitive.name in RANDOM and eqn.primitive.name != "random_bits":
             known = eqn.primitive.name != "random_gamma"
             return [KEY] * len(eqn.outvars) if known else None
