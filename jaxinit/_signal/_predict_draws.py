@@ -17,7 +17,11 @@ from jaxinit._signal._predict_values import (
     NEURON,
     PLACE,
     SAME,
+    others,
 )
+
+# So many neurons are summed one by one.
+FEW = 64
 
 
 class Draws:
@@ -68,13 +72,29 @@ class Draws:
         """The part of :meth:`total` that is neither of examples nor of places."""
         count = sizes.get(NEURON, 1) * sizes.get(FREE, 1)
         if count > 1:
-            if np.all(result == result[:1]):
-                result = result * count
-            else:
-                mean, second = moments(result)
-                spread_of = second - np.outer(mean, mean)
-                result = self.gaussian(count * mean, count * spread_of)
+            result = self.summed(result, count)
         return result * sizes.get(SAME, 1)
+
+    def summed(self, wide: np.ndarray, count: int) -> np.ndarray:
+        """The sum over so many neurons.
+
+        Of a few, that of this one and of others, the same ones whatever is summed: so
+        a layer of eight has a variance that fits to its mean. Of many, draws with the
+        mean and the covariance that the sum has; of numbers that are not negative,
+        log-normal ones, that are not either.
+        """
+        if np.all(wide == wide[:1]):
+            return wide * count
+        if count <= FEW:
+            return wide + sum(others(wide, 20_000 + n) for n in range(1, count))
+        mean, second = moments(wide)
+        covariance = count * (second - np.outer(mean, mean))
+        mean = count * mean
+        if np.min(wide) >= 0 and np.all(mean > 0):
+            logarithm = np.log1p(covariance / np.outer(mean, mean))
+            shift = np.log(mean) - np.diag(logarithm) / 2
+            return np.exp(self.gaussian(shift, logarithm))
+        return self.gaussian(mean, covariance)
 
     def maximum(self, sample: np.ndarray, sizes: Mapping[str, int]) -> np.ndarray:
         """The greatest of so many elements, by repeated pairing."""
@@ -94,7 +114,7 @@ class Draws:
             result = best
         return result
 
-    def others(self, wide: np.ndarray, count: int) -> np.ndarray:
+    def best_of_others(self, wide: np.ndarray, count: int) -> np.ndarray:
         """The greatest element of so many other places of the same neuron."""
         share = _shared(wide, COLUMN[PLACE])
         best = np.full(FULL, -math.inf)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,10 +59,13 @@ def stand_ins(
         else:
             found.append(of_array(leaf, draws))
     batch = examples_in(signal)
-    for leaf in signal.leaves[len(signal.names) :]:
+    arguments = jax.tree.unflatten(signal.in_tree, signal.leaves)[1:]
+    for path, leaf in jax.tree_util.tree_leaves_with_path(arguments):
         shape, dtype = np.shape(leaf), jnp.result_type(leaf)
         if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
             found.append(KEY)
+        elif _is_shape(leaf) and shape[:1] != (batch,) and (own := _statistic(path)):
+            found.append(constant(own == "var", leaf))
         elif _is_shape(leaf) or (shape and shape[0] == batch):
             axes = _data_axes(shape, batch, jnp.issubdtype(dtype, jnp.inexact))
             found.append(_data(axes, dtype, input, correlation, draws))
@@ -105,6 +109,12 @@ def constant(number: float, like: Any) -> Value:
     """An array all of whose elements are the same."""
     same = axes_for([SAME] * len(like.shape), like.shape)
     return Value(np.full((1, 1, 1), number, like.dtype), same, True)
+
+
+def _statistic(path: Sequence[Any]) -> str | None:
+    """Whether an argument is the running mean or variance of a normalization."""
+    names = re.findall(r"\w+", jax.tree_util.keystr(tuple(path[-2:])))
+    return next((name for name in names if name in ("mean", "var")), None)
 
 
 def _is_shape(leaf: Any) -> bool:

@@ -64,7 +64,8 @@ def contract(
     if left.weight != right.weight:
         weight, data = (left, right) if left.weight else (right, left)
         # A weight of its own for each index that both have.
-        return result(eqn, weighed(weight, data, count, draws), axes, operands)
+        sample = weighed(weight, data, count, draws)
+        return result(eqn, sample, axes, operands).but(mixed=False)
     summed = sizes_by_role(_meet(left, right, contracted))
     places = [
         PLACE in roles_of(tuple(value.axes[dim] for dim in dims))
@@ -98,7 +99,7 @@ def _conv(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value | None:
     axes[out] = (Factor(NEURON if shape[out] > 1 else SAME, shape[out]),)
     taps = product.fan_in if product.taps_in is None else product.taps_in
     sample = weighed(weight, data, taps, draws)
-    return result(eqn, sample, tuple(axes), operands)
+    return result(eqn, sample, tuple(axes), operands).but(mixed=False)
 
 
 def _ragged(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value | None:

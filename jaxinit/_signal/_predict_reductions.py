@@ -94,8 +94,8 @@ def _window_max_back(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value
     """The gradient of a greatest element goes to its place alone."""
     gradient, value = operands[0], operands[1]
     sizes = [math.prod(var.aval.shape) for var in eqn.invars[:2]]
-    others = round(sizes[1] / max(sizes[0], 1)) - 1
-    chosen = value.wide >= draws.others(value.wide, others)
+    rivals = round(sizes[1] / max(sizes[0], 1)) - 1
+    chosen = value.wide >= draws.best_of_others(value.wide, rivals)
     sample = np.where(chosen, np.broadcast_to(gradient.sample, FULL), 0)
     return result(eqn, sample, value.axes, operands)
 

@@ -59,7 +59,8 @@ def result(eqn: Any, sample: np.ndarray, axes: Axes, operands: Sequence[Value]) 
     """A value of the type that the equation gives."""
     aval = eqn.outvars[0].aval
     weight = all(value.weight for value in operands)
-    return Value(np.asarray(sample).astype(aval.dtype), axes, weight)
+    mixed = any(value.mixed for value in operands)
+    return Value(np.asarray(sample).astype(aval.dtype), axes, weight, mixed=mixed)
 
 
 def _each(eqn: Any, operands: Sequence[Value]) -> Value:
@@ -100,6 +101,15 @@ def _broadcast(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
     return operands[0].but(axes=tuple(axes))
 
 
+def _tile(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
+    before, after = eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    axes = tuple(
+        (Factor(SAME, new // max(old, 1)), *axis) if new != old else axis
+        for axis, old, new in zip(operands[0].axes, before, after, strict=True)
+    )
+    return operands[0].but(axes=axes)
+
+
 def _reshape(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
     axes = reshaped(operands[0].axes, eqn.outvars[0].aval.shape)
     return operands[0].but(axes=axes)
@@ -114,8 +124,11 @@ def _same(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
     return operands[0]
 
 
-def _cut(value: Value, shape: Sequence[int], starts: Sequence[int]) -> Value:
-    """A part of an array: along neurons these are others than in another part."""
+def _cut(value: Value, shape: Sequence[int], starts: Sequence[int]) -> Value | None:
+    """A part of an array: along neurons these are others than in another part.
+
+    None where neurons of one kind may be cut from those of another.
+    """
     axes, number = [], 0
     for axis, size, start in zip(value.axes, shape, starts, strict=True):
         if math.prod(factor.size for factor in axis) == size:
@@ -123,34 +136,36 @@ def _cut(value: Value, shape: Sequence[int], starts: Sequence[int]) -> Value:
             continue
         role = max(axis, key=lambda factor: factor.size).role
         axes.append((Factor(role if size > 1 else SAME, size),))
-        if role == NEURON:
+        if role in (NEURON, FREE):
             number = 31 * number + 1 + start
+    if number and value.mixed:
+        return None
     value = shuffled(value, 100 + number) if number else value
     return value.but(axes=tuple(axes), root=None)
 
 
-def _slice(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
+def _slice(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value | None:
     shape = eqn.outvars[0].aval.shape
     return _cut(operands[0], shape, eqn.params["start_indices"])
 
 
-def _dynamic_slice(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
+def _dynamic_slice(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value | None:
     value, *at = operands
     starts = [int(v.sample.flat[0]) if v.sample.size == 1 else 0 for v in at]
     return _cut(value, eqn.outvars[0].aval.shape, starts)
 
 
-def _split(eqn: Any, operands: Sequence[Value], draws: Draws) -> list[Value]:
+def _split(eqn: Any, operands: Sequence[Value], draws: Draws) -> list[Value] | None:
     found, start = [], 0
     for var in eqn.outvars:
         starts = [0] * len(var.aval.shape)
         starts[eqn.params["axis"]] = start
         start += var.aval.shape[eqn.params["axis"]]
         found.append(_cut(operands[0], var.aval.shape, starts))
-    return found
+    return None if None in found else found
 
 
-def _unstack(eqn: Any, operands: Sequence[Value], draws: Draws) -> list[Value]:
+def _unstack(eqn: Any, operands: Sequence[Value], draws: Draws) -> list[Value] | None:
     along = eqn.params["axis"]
     shape = list(eqn.invars[0].aval.shape)
     shape[along] = 1
@@ -158,6 +173,8 @@ def _unstack(eqn: Any, operands: Sequence[Value], draws: Draws) -> list[Value]:
     for number in range(len(eqn.outvars)):
         starts = [number if dim == along else 0 for dim in range(len(shape))]
         part = _cut(operands[0], shape, starts)
+        if part is None:
+            return None
         axes = (*part.axes[:along], *part.axes[along + 1 :])
         found.append(part.but(axes=axes))
     return found
@@ -187,7 +204,8 @@ def _concatenate(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
         role = FREE if all(value.sample.shape[0] == 1 for value in operands) else NEURON
     total = eqn.outvars[0].aval.shape[dim]
     axes = (*axes[:dim], (Factor(role, total),), *axes[dim + 1 :])
-    return result(eqn, _mixed(operands, sizes, role, draws), axes, operands)
+    found = result(eqn, _mixed(operands, sizes, role, draws), axes, operands)
+    return found.but(mixed=role in (NEURON, FREE))
 
 
 def _stack(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
@@ -195,7 +213,7 @@ def _stack(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
     _, axes = joined(operands)
     axes = (*axes[:along], (Factor(FREE, len(operands)),), *axes[along:])
     sample = _mixed(operands, [1] * len(operands), FREE, draws)
-    return result(eqn, sample, axes, operands)
+    return result(eqn, sample, axes, operands).but(mixed=True)
 
 
 def _pad(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
@@ -253,6 +271,7 @@ def _gather(eqn: Any, operands: Sequence[Value], draws: Draws) -> Value:
 
 _RULES: dict[str, Rule] = {
     "broadcast_in_dim": _broadcast,
+    "tile": _tile,
     "reshape": _reshape,
     "squeeze": _reshape,
     "expand_dims": _reshape,

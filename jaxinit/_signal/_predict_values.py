@@ -45,12 +45,15 @@ class Value:
       axes: for each axis of the array its factors, the outermost first.
       weight: whether it is made of parameters and constants alone.
       root: what it is the square of, if it is one.
+      mixed: whether it was put together, along neurons, of arrays that may differ, so
+        that a part of it is not like the whole.
     """
 
     sample: np.ndarray
     axes: Axes
     weight: bool = False
     root: Value | None = None
+    mixed: bool = False
 
     @property
     def wide(self) -> np.ndarray:
@@ -146,7 +149,7 @@ def spread(sample: np.ndarray, column: int) -> np.ndarray:
     """Another draw for the second example or place, where both have the same."""
     if sample.shape[0] == 1 or sample.shape[column] == 2:
         return sample
-    other = np.roll(_shuffled(sample, 1 + column), 1, 0)
+    other = np.roll(others(sample, 1 + column), 1, 0)
     return np.concatenate([sample, other], column)
 
 
@@ -154,10 +157,11 @@ def shuffled(value: Value, number: int) -> Value:
     """Other neurons of the same array: a constant permutation of the draws."""
     if value.sample.shape[0] == 1:
         return value
-    return value.but(sample=_shuffled(value.sample, number))
+    return value.but(sample=others(value.sample, number))
 
 
-def _shuffled(sample: np.ndarray, number: int) -> np.ndarray:
+def others(sample: np.ndarray, number: int) -> np.ndarray:
+    """The draws in another order, a constant one for each number."""
     return sample[_order(number)]
 
 
