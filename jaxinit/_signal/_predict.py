@@ -39,13 +39,20 @@ class PredictionReport(Report):
     def __rich_console__(self, console: Any, options: Any) -> Iterable[Any]:
         # The report keeps all digits; in the table equal layers are to be one line.
         rounded = dataclasses.replace(
-            self,
-            rows=[
-                [f"{cell:.2g}" if isinstance(cell, float) else cell for cell in row]
-                for row in self.rows
-            ],
+            self, rows=[_shown(row) for row in self.records()]
         )
         yield from Report.__rich_console__(rounded, console, options)
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with two digits, and without those of a mean or a cosine that is chance."""
+    small = {"mean": 0.01 * (row["out"] or 0.0), "cos": 0.01}
+    return {
+        name: ("0" if abs(cell) < small.get(name, 0.0) else f"{cell:.2g}")
+        if isinstance(cell, float)
+        else cell
+        for name, cell in row.items()
+    }
 
 
 def predict_signal(
