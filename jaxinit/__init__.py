@@ -17,6 +17,7 @@ from jaxinit._signal._audit import AuditReport, audit
 from jaxinit._signal._calibrate import calibrate
 from jaxinit._signal._calibration import CalibrationReport
 from jaxinit._signal._entry import from_linen, from_nnx
+from jaxinit._signal._predict import PredictionReport, predict_signal
 from jaxinit._signal._products import Product, register_product
 from jaxinit._signal._reinit import ByUse, reinit
 from jaxinit._signal._use import Use
@@ -34,6 +35,8 @@ __all__ = [
     "AuditReport",
     "calibrate",
     "CalibrationReport",
+    "predict_signal",
+    "PredictionReport",
     "reinit",
     "ByUse",
     "Use",

@@ -51,6 +51,7 @@ STRUCTURAL = RESHAPING | {
     "rev",
     "slice",
     "split",
+    "stack",
     "tile",
     "transpose",
 }

@@ -53,18 +53,25 @@ def audit(report: Any, *, figure: Any = None) -> Any:
     rows = report.records()
     if figure is None:
         figure = Figure(figsize=(max(6.0, 2.0 + 0.2 * len(rows)), 9.0))
-    grave = {f.leaf for f in report.findings if f.severity != "note"}
-    marked = [n for n, row in enumerate(rows) if row["leaf"].split("[")[0] in grave]
+    grave = {f.code for f in report.findings if f.severity != "note"}
+    marked = [n for n, row in enumerate(rows) if grave & {*row["note"].split(", ")}]
     panels = figure.subplots(len(_PANELS), 1, sharex=True, squeeze=True)
     for axes, (column, title, logarithmic) in zip(panels, _PANELS, strict=True):
         values = [_number(row[column]) for row in rows]
         axes.plot(range(len(rows)), values, marker="o", markersize=3)
         for place in marked:
-            axes.axvspan(place - 0.5, place + 0.5, color="tab:red", alpha=0.15)
-        if logarithmic and any(value > 0 for value in values):
+            axes.axvspan(
+                place - 0.5, place + 0.5, color="tab:red", alpha=0.15, linewidth=0
+            )
+        drawn = [value for value in values if 0 < value < math.inf]
+        if logarithmic and drawn:
+            # Whole decades: every axis has two numbers at least.
+            low, high = math.log10(min(drawn)), math.log10(max(drawn))
             axes.set_yscale("log")
+            axes.set_ylim(10.0 ** math.floor(low - 0.1), 10.0 ** math.ceil(high + 0.1))
         elif not logarithmic:
             axes.set_ylim(-1.05 if min(values, default=0) < -0.05 else -0.05, 1.05)
+        axes.set_xlim(-0.5, max(len(rows), 1) - 0.5)
         axes.set_ylabel(title)
         axes.grid(visible=True, alpha=0.3)
     _label(panels[-1], [row["leaf"] for row in rows])

@@ -150,20 +150,21 @@ def _report(
     uses, meter = auditor.uses, auditor.meter
     if chosen is None:
         chosen = {name.full for name in signal.names}
-    told = [
-        *findings(of_weights(signal, rows, uses), of_signal(signal, rows, uses)),
-        *not_understood(uses),
-    ]
-    told = [finding for finding in told if finding.leaf in chosen]
+    found = findings(of_weights(signal, rows, uses), of_signal(signal, rows, uses))
+    found += [(one, frozenset([one.leaf])) for one in not_understood(uses)]
+    found = [(one, labels) for one, labels in found if one.leaf in chosen]
+    told = [one for one, _ in found]
     codes: dict[str, list[str]] = {}
-    for finding in told:
-        codes.setdefault(finding.leaf, []).append(finding.code)
+    for finding, labels in found:
+        for label in labels:
+            codes.setdefault(label, []).append(finding.code)
     total = sum(math.prod(np.shape(leaf)) for leaf in signal.params.leaves)
     weights = len({place.leaf for place in auditor.places})
     batch = "" if meter.examples is None else f", batch of {meter.examples}"
     table: Any = [_row(reading, codes) for reading in rows if reading.leaf in chosen]
     return AuditReport(
-        f"audit: {_counted(total)} parameters in {len(signal.names)} leaves, {weights} "
+        f"audit: {_counted(total)} parameters in {len(signal.names)} "
+        f"{'leaf' if len(signal.names) == 1 else 'leaves'}, {weights} "
         f"in products{batch}",
         columns=COLUMNS,
         rows=table,
@@ -186,7 +187,11 @@ def _row(reading: Reading, codes: dict[str, list[str]]) -> dict[str, Any]:
         "cos": _known(reading.cosine),
         "grad": _known(reading.gradient),
         "flat": _known(reading.idle if reading.tails.saturating else reading.dead),
-        "note": ", ".join(codes.get(reading.leaf, ())),
+        "note": ", ".join(
+            code
+            for label in dict.fromkeys((reading.leaf, reading.label))
+            for code in codes.get(label, ())
+        ),
     }
 
 

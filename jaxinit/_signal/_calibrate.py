@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinit._errors import RuleError
 from jaxinit._paths import Name
 from jaxinit._rules import Pattern, assign, select
 from jaxinit._signal._calibration import CalibrationReport, Run, report_of
 from jaxinit._signal._measure import Meter
+from jaxinit._signal._parts import Part, separate
 from jaxinit._signal._places import Place, places
 from jaxinit._signal._program import Signal, trace_signal
 from jaxinit._signal._rescale import SETTLED, Goal, Rescaler
@@ -127,7 +129,7 @@ def _passes(rescaler: Rescaler, signal: Signal, most: int) -> Run:
         passes += 1
         for goal in rescaler.goals:
             if not goal.shared:
-                array, rest = goal.place.by_layer(records[goal.place.site]["scale"])
+                array, rest = goal.place.by_layer(goal.record(records)["scale"])
                 leaf = goal.place.leaf
                 scales[leaf] = scales.get(leaf, 1.0) * np.mean(array, axis=rest)
         factors = rescaler.corrections(records)
@@ -151,21 +153,55 @@ def _goals(
     chosen: set[Name],
 ) -> tuple[list[Goal], dict[int, str]]:
     """What to bring where, and why the other weights are left alone."""
-    goals, reasons = [], {}
-    sites = [place.site for place in found]
+    reasons, targets = {}, {}
+    by_site: dict[Any, dict[Place, Part | None]] = {}
     for place in found:
-        own = uses[place.name.full]
-        several = len(own) > 1 or place.repeated or place.use.recurrent
-        several = several or any(role == "body_jaxpr" for role in place.site)
         if place.name not in chosen:
             reasons[place.leaf] = "not chosen"
-        elif reason := _why_not(signal.leaves[place.leaf], own):
+        elif reason := _why_not(signal.leaves[place.leaf], uses[place.name.full]):
             reasons[place.leaf] = reason
-        elif sites.count(place.site) > 1:
+        targets[place.leaf] = float(wanted[place.name])
+        by_site.setdefault(place.site, {})[place] = place.use.part
+    parts = {
+        place: (part, members)
+        for several in by_site.values()
+        for part, members in separate(several)
+        for place in members
+    }
+    for place, (_, members) in parts.items():
+        # A factor of them all is one of the product; zeros need none.
+        others = [one for one in members if reasons.get(one.leaf) != "zero"]
+        alone = len(members) == 1 or not any(one.use.transformed for one in members)
+        if place.leaf not in reasons and not (
+            alone and all(one.leaf not in reasons for one in others)
+        ):
             reasons[place.leaf] = "stands in one product with another weight"
-        else:
-            goals.append(Goal(place, float(wanted[place.name]), several))
+    goals = []
+    for place in found:
+        part, members = parts[place]
+        own = [one for one in members if one.leaf not in reasons]
+        if place in own:
+            _same_target(own, targets)
+            shared = any(_has_several(one, uses[one.name.full]) for one in own)
+            goals.append(Goal(place, targets[place.leaf], shared, part))
     return goals, reasons
+
+
+def _has_several(place: Place, own: Sequence[Use]) -> bool:
+    """Whether one factor has to serve several products."""
+    looped = any(role == "body_jaxpr" for role in place.site)
+    return len(own) > 1 or place.repeated or place.use.recurrent or looped
+
+
+def _same_target(members: Sequence[Place], targets: dict[int, float]) -> None:
+    first = members[0]
+    for place in members:
+        if targets[place.leaf] != targets[first.leaf]:
+            raise RuleError(
+                f"targets: {first.name.full!r} and {place.name.full!r} make one "
+                f"product together, and shall have {targets[first.leaf]} and "
+                f"{targets[place.leaf]}; give both the same target"
+            )
 
 
 def _why_not(leaf: Any, uses: Sequence[Use]) -> str:

@@ -72,10 +72,10 @@ def report_of(
 ) -> CalibrationReport:
     """The report on the places of a program, of which some were goals."""
     settled = run.change < SETTLED
-    chosen = {goal.place.site: goal for goal in goals}
+    chosen = {goal.place: goal for goal in goals}
     rows, ends = [], []
     for number, place in enumerate(found):
-        goal = chosen.get(place.site)
+        goal = chosen.get(place)
         old = before.moments[number] if before else None
         new = after.moments[number] if after else None
         note = reasons.get(place.leaf, "")
@@ -154,7 +154,7 @@ def _findings(
     ratio: Sequence[float | None],
 ) -> Iterator[Finding]:
     for place in {place.leaf: place for place in found}.values():
-        goal = chosen.get(place.site)
+        goal = chosen.get(place)
         if goal is None:
             reason = reasons[place.leaf]
             if reason not in ("not chosen",):
@@ -169,7 +169,7 @@ def _findings(
                 code="unsettled",
             )
         elif not goal.shared:
-            rms = np.asarray(run.records[place.site]["rms"])
+            rms = np.asarray(goal.record(run.records)["rms"])
             if not np.all(np.isfinite(rms) & (rms > 0)):
                 yield Finding(
                     "warning",
@@ -215,7 +215,8 @@ _REMARKS = {
         "Nothing is to be done.",
     ),
     "stands in one product with another weight": (
-        "It is added to another weight before the product, and was left alone.",
+        "Another weight that is not scaled is multiplied with it, or added to it, "
+        "before the product or within; it was left alone.",
         "Merge the two before calibrating, or calibrate with the other one zero.",
     ),
     "whole numbers": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jaxinit._signal._meeting import Meeting, not_understood
+from jaxinit._signal._parts import part_of
 from jaxinit._signal._patches import of_patches
 from jaxinit._signal._products import Product, product_rule
 from jaxinit._signal._record import add_product
@@ -51,7 +52,10 @@ def _with_signal(meeting: Meeting, operand: int, product: Product) -> list[Value
             detail = "multiplies, or is added to, another weight"
             meeting.record.note(kind, weight, *where, detail=detail)
             continue
-        add_product(meeting.record, product, weight, *where, recurrent=recurrent)
+        again = sum(other.leaf == weight.leaf for other in value.weights) > 1
+        part = None if again else part_of(meeting.eqn, operand, weight.span)
+        fields = {"recurrent": recurrent, "part": part}
+        add_product(meeting.record, product, weight, *where, **fields)
     return meeting.signal()
 
 

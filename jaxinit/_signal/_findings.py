@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from jaxinit._folding import fold_paths, skeleton
@@ -25,8 +26,10 @@ _ORDER = (
 
 def findings(
     causes: Iterable[Cause], symptoms: Iterable[Symptom]
-) -> tuple[Finding, ...]:
+) -> list[tuple[Finding, frozenset[str]]]:
     """Findings, the gravest first and, of these, those that come first in the program.
+
+    Each with the labels of all layers that it is about.
 
     A symptom is folded into the first cause that can have brought it about: one that
     stands in front of it in the program or, for a gradient, anywhere. Layers that have
@@ -44,11 +47,12 @@ def findings(
     found = []
     for members in _alike(roots):
         told = sorted(pair for n in members for pair in folded.get(n, ()))
-        short = list(dict.fromkeys(text for _, text in told))
-        found.append(
-            (_key(roots[members[0]]), _finding([roots[n] for n in members], short))
-        )
-    return tuple(finding for _, finding in sorted(found, key=lambda pair: pair[0]))
+        short = _counted([text for _, text in told])
+        causes = [roots[n] for n in members]
+        labels = frozenset(cause.label for cause in causes)
+        found.append((_key(causes[0]), _finding(causes, short), labels))
+    ordered = sorted(found, key=lambda one: one[0])
+    return [(finding, labels) for _, finding, labels in ordered]
 
 
 def not_understood(uses: Mapping[str, Sequence[Use]]) -> Iterator[Finding]:
@@ -103,6 +107,17 @@ def _alike(roots: Sequence[Cause]) -> list[list[int]]:
         role = (root.code, root.severity, skeleton(root.label)[0])
         groups.setdefault(role, []).append(number)
     return list(groups.values())
+
+
+def _counted(texts: Sequence[str]) -> list[str]:
+    """The texts, of those that differ in numbers only the first."""
+    alike: dict[str, list[str]] = {}
+    for text in texts:
+        alike.setdefault(re.sub(r"[\d.e+-]*\d", "#", text), []).append(text)
+    return [
+        several[0] + (f", and {len(several) - 1} alike" if len(several) > 1 else "")
+        for several in alike.values()
+    ]
 
 
 def _finding(causes: Sequence[Cause], short: Sequence[str]) -> Finding:

@@ -92,8 +92,24 @@ def concatenate(meeting: Meeting) -> list[Value]:
         stop = start + meeting.shape(operand)[dim]
         for weight in value.weights:
             dims = tuple(map(resized, weight.dims, shape))
-            found.append(weight.but(dims=dims, span=(dim, start, stop)))
+            span = (dim, start, stop)
+            if weight.span is not None and weight.span[0] == dim:
+                span = (dim, *(start + place for place in weight.span[1:]))
+            found.append(weight.but(dims=dims, span=span))
         start = stop
+    return [meeting.result(tuple(found))]
+
+
+def stack(meeting: Meeting) -> list[Value]:
+    """Beside each other along an axis of their own, as the kernels of experts."""
+    axis, shape = meeting.eqn.params["axis"], meeting.eqn.outvars[0].aval.shape
+    if meeting.data:
+        return placed(meeting, range(len(meeting.operands)))
+    found = []
+    for number, value in enumerate(meeting.operands):
+        for weight in value.weights:
+            dims = (*weight.dims[:axis], spread(shape[axis]), *weight.dims[axis:])
+            found.append(weight.but(dims=dims, span=(axis, number, number + 1)))
     return [meeting.result(tuple(found))]
 
 

@@ -15,7 +15,8 @@ from jaxinit._signal._activity import Tails, tails
 from jaxinit._signal._direction import probe_loss, seed_of
 from jaxinit._signal._interpret import interpret
 from jaxinit._signal._measured import Measured, moments_of, rms, squares
-from jaxinit._signal._places import Place, examples_in, shape_at
+from jaxinit._signal._parts import Part, label, piece
+from jaxinit._signal._places import Place, examples_in, part_after, shape_at
 from jaxinit._signal._program import Signal
 from jaxinit._signal._sites import equation, has_tap
 from jaxinit._signal._taps import tapped
@@ -136,9 +137,10 @@ class Meter:
             features = _moments.feature_axes(
                 eqn, place.use.operand, shape_at(self.signal, place.after)
             )
+            part = part_after(self.signal, place)
             parts.setdefault(place.site, []).append(_product_probe(place))
             parts.setdefault(place.after, []).append(
-                _signal_probe(features, self.examples, ends)
+                _signal_probe(features, self.examples, ends, part)
             )
         return {site: _together(probes) for site, probes in parts.items()}
 
@@ -169,22 +171,29 @@ class Meter:
 def _product_probe(place: Place) -> Any:
     def probe(eqn: Any, operands: Any, results: Any, tap: Any) -> Any:
         data = operands[1 - (place.use.operand or 0)]
-        return results, _moments.of_product(results[0], data)
+        product = piece(results[0], place.use.part)
+        return results, _labelled(place.use.part, _moments.of_product(product, data))
 
     return probe
 
 
-def _signal_probe(features: Sequence[int], examples: int | None, ends: Tails) -> Any:
+def _signal_probe(
+    features: Sequence[int], examples: int | None, ends: Tails, part: Part | None
+) -> Any:
     def probe(eqn: Any, operands: Any, results: Any, tap: Any) -> Any:
         (value,) = results
         record = _moments.of_signal(
-            value, features=tuple(features), examples=examples, ends=ends
+            piece(value, part), features=tuple(features), examples=examples, ends=ends
         )
         if tap is not None:
             value = tapped(value, tap)
-        return [value], record
+        return [value], _labelled(part, record)
 
     return probe
+
+
+def _labelled(part: Part | None, record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name + label(part): value for name, value in record.items()}
 
 
 def _together(probes: Sequence[Any]) -> Any:
@@ -193,7 +202,7 @@ def _together(probes: Sequence[Any]) -> Any:
         for part in probes:
             results, found = part(eqn, operands, results, tap)
             record.update(found)
-            if "gram" in found:
+            if any(name.startswith("gram") for name in found):
                 tap = None  # one is enough, where two products share a sum
         return results, record
 

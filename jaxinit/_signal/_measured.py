@@ -11,7 +11,8 @@ import numpy as np
 
 from jaxinit._signal import _moments
 from jaxinit._signal._activity import Tails
-from jaxinit._signal._places import Place, shape_at
+from jaxinit._signal._parts import Part, label, resized
+from jaxinit._signal._places import Place, part_after, shape_at
 from jaxinit._signal._program import Signal
 from jaxinit._signal._sites import equation
 from jaxinit._signal._thresholds import expected_dead
@@ -94,14 +95,18 @@ def moments_of(
     """
     eqn = equation(signal.program, place.site)
     data = eqn.invars[1 - (place.use.operand or 0)].aval.size
-    shape = shape_at(signal, place.after)
-    features = _moments.feature_axes(eqn, place.use.operand, shape)
+    whole_shape = shape_at(signal, place.after)
+    features = _moments.feature_axes(eqn, place.use.operand, whole_shape)
+    part, part_here = place.use.part, part_after(signal, place)
+    shape = resized(whole_shape, part_here)
     units = math.prod(shape[axis] for axis in features)
     size = math.prod(shape)
-    product, after = records[place.site], records[place.after]
+    product = _unlabelled(part, records[place.site])
+    after = _unlabelled(part_here, records[place.after])
     gather = _Layers(place, product["runs"])
 
-    square = gather.mean(product["product"]) / eqn.outvars[0].aval.size
+    outputs = math.prod(resized(eqn.outvars[0].aval.shape, part))
+    square = gather.mean(product["product"]) / outputs
     gram, blank = gather.total(after["gram"]), np.full(place.layers, np.nan)
     ran = gather.runs > 0
     whole = _moments.examples_at(shape, features, examples)
@@ -125,10 +130,21 @@ def moments_of(
         expected_dead=expected,
         examples=whole,
         units=units,
-        gradient_rms=blank if slope is None else np.sqrt(gather.mean(slope) / size),
+        gradient_rms=blank
+        if slope is None
+        else np.sqrt(gather.mean(slope) / math.prod(whole_shape)),
         ran=ran,
         tails=ends,
     )
+
+
+def _unlabelled(part: Part | None, record: Mapping[str, Any]) -> dict[str, Any]:
+    ending = label(part)
+    return {
+        name.removesuffix(ending): value
+        for name, value in record.items()
+        if name.endswith(ending) and (part or name.isalpha())
+    }
 
 
 def _flat(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxinit._primitives import CUMULATIVE, REDUCTIONS, TRANSPARENT
 from jaxinit._signal._contract import contraction
 from jaxinit._signal._elementwise import ALIKE, elementwise
-from jaxinit._signal._lookups import concatenate, dynamic_slice, gather, written
+from jaxinit._signal._lookups import concatenate, dynamic_slice, gather, stack, written
 from jaxinit._signal._meeting import Meeting, not_understood
 from jaxinit._signal._products import product_rule
 from jaxinit._signal._structure import REDUCE, STRUCTURE
@@ -29,6 +29,8 @@ def visit(meeting: Meeting) -> list[Value]:
         return _reduction(meeting)
     if name == "concatenate":
         return concatenate(meeting)
+    if name == "stack":
+        return stack(meeting)
     if name == "dynamic_update_slice" or name.startswith("scatter"):
         return written(meeting)
     if name in ALIKE and not meeting.holds_programs:

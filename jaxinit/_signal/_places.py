@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._paths import Name
+from jaxinit._signal._parts import Part
 from jaxinit._signal._program import Signal
 from jaxinit._signal._sites import Level, equation, level_entries, levels
 from jaxinit._signal._use import Site, Use
@@ -116,6 +117,12 @@ def _layer_axes(
 def shape_at(signal: Signal, site: Site) -> tuple[int, ...]:
     """The shape of the (first) result of the equation at a site."""
     return equation(signal.program, site).outvars[0].aval.shape
+
+
+def part_after(signal: Signal, place: Place) -> Part | None:
+    """The part of the sum with the bias that a weight makes; None if all of it."""
+    product = equation(signal.program, place.site).outvars[0].aval.shape
+    return place.use.part if shape_at(signal, place.after) == product else None
 
 
 def examples_in(signal: Signal) -> int | None:

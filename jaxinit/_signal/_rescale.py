@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._signal._interpret import interpret
+from jaxinit._signal._parts import Part, label, piece
 from jaxinit._signal._places import Place
 from jaxinit._signal._program import Signal
 from jaxinit._signal._taps import sum_of_squares, wide
@@ -24,12 +25,18 @@ class Goal:
     """A place, and what the root mean square of its product shall be.
 
     `shared` weights have other uses as well, so that none of them can be corrected
-    while the program runs: the others may lie behind.
+    while the program runs: the others may lie behind. `part` is the part of the product
+    that the weight makes, alone or with others that are goals as well.
     """
 
     place: Place
     target: float
     shared: bool
+    part: Part | None = None
+
+    def record(self, records: Mapping[Any, Any]) -> Any:
+        """What a pass recorded about it."""
+        return records[self.place.site][label(self.part)]
 
 
 class Rescaler:
@@ -38,7 +45,7 @@ class Rescaler:
     def __init__(self, signal: Signal, goals: Sequence[Goal]):
         self.signal = signal
         self.goals = list(goals)
-        self.probes = {goal.place.site: _probe(goal) for goal in goals}
+        self.probes = _probes(self.goals)
         self.compiled: Any = None
 
     def __call__(
@@ -78,9 +85,9 @@ class Rescaler:
         for goal in self.goals:
             if not goal.shared:
                 continue
-            place, record = goal.place, records[goal.place.site]
-            square, rest = place.by_layer(record["square"])
-            mean = np.mean(np.asarray(square, np.float64), axis=rest)
+            place = goal.place
+            sizes, rest = place.by_layer(goal.record(records)["rms"])
+            mean = np.mean(np.square(np.asarray(sizes, np.float64)), axis=rest)
             if not self._layers(place):
                 mean = np.mean(mean)
             found.setdefault(place.leaf, []).append(mean)
@@ -109,7 +116,7 @@ class Rescaler:
         for goal in self.goals:
             if not goal.shared:
                 place = goal.place
-                scale = records[place.site]["scale"]
+                scale = goal.record(records)["scale"]
                 # Of several devices, each has seen its own examples.
                 moved, rest = _layers_first(place, scale)
                 leaves[place.leaf] = scaled(
@@ -138,21 +145,46 @@ def _layers_first(place: Place, array: Any) -> tuple[Any, tuple[int, ...]]:
     return moved, tuple(range(len(own), len(own) + len(rest)))
 
 
-def _probe(goal: Goal) -> Any:
+def _probes(goals: Sequence[Goal]) -> dict[Any, Any]:
+    by_site: dict[Any, list[Goal]] = {}
+    for goal in goals:
+        by_site.setdefault(goal.place.site, []).append(goal)
+    return {site: _probe(several) for site, several in by_site.items()}
+
+
+def _probe(goals: Sequence[Goal]) -> Any:
+    parts = {goal.part: goal for goal in goals}  # one for those that share a part
+
     def probe(eqn: Any, operands: Any, results: Any, tap: Any) -> Any:
         (product,) = results
         value = wide(product)
-        # Divided by its largest number first: a product as large as 1e30 has a mean
-        # square beyond float32, and one of 1e-30 has one below it.
-        largest = jnp.max(jnp.abs(value))
-        unit = jnp.where(largest > 0, largest, jnp.ones_like(largest))
-        square = sum_of_squares(value / unit) / max(value.size, 1)
-        if goal.shared:
-            return results, {"square": square * jnp.square(unit)}
-        rms = unit * jnp.sqrt(square)
-        scale = goal.target / rms
-        usable = jnp.isfinite(scale) & (largest > 0) & (scale > 0)
-        scale = jnp.where(usable, scale, jnp.ones_like(scale))
-        return [(value * scale).astype(product.dtype)], {"scale": scale, "rms": rms}
+        records = {}
+        for part, goal in parts.items():
+            records[label(part)] = record = _sizes(piece(value, part))
+            if goal.shared:
+                continue
+            scale = goal.target / record["rms"]
+            usable = jnp.isfinite(scale) & (record["rms"] > 0) & (scale > 0)
+            record["scale"] = scale = jnp.where(usable, scale, jnp.ones_like(scale))
+            value = value * _spread(scale, part, value.shape)
+        return [value.astype(product.dtype)], records
 
     return probe
+
+
+def _sizes(value: Any) -> dict[str, Any]:
+    # Divided by its largest number first: a product as large as 1e30 has a mean
+    # square beyond float32, and one of 1e-30 has one below it.
+    largest = jnp.max(jnp.abs(value))
+    unit = jnp.where(largest > 0, largest, jnp.ones_like(largest))
+    square = sum_of_squares(value / unit) / max(value.size, 1)
+    return {"rms": unit * jnp.sqrt(square)}
+
+
+def _spread(scale: Any, part: Part | None, shape: Sequence[int]) -> Any:
+    """The scale, along the axis of its part, and ones beside it."""
+    if part is None:
+        return scale
+    axis, start, stop = part
+    along = jnp.ones(shape[axis], scale.dtype).at[start:stop].set(scale)
+    return along.reshape([-1 if n == axis else 1 for n in range(len(shape))])

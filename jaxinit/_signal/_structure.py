@@ -85,6 +85,19 @@ def _split(eqn: Any, weight: Weight, result: int) -> Weight | None:
     return _cut(weight, start, limit, shape)
 
 
+def _unstack(eqn: Any, weight: Weight, result: int) -> Weight | None:
+    axis = eqn.params["axis"]
+    shape = list(_result_shape(eqn, result))
+    shape.insert(axis, 1)
+    start = [result if dim == axis else 0 for dim in range(len(shape))]
+    limit = [low + size for low, size in zip(start, shape, strict=True)]
+    one = _cut(weight, start, limit, shape)
+    if one is None:
+        return None
+    places = [dim for dim in range(len(shape)) if dim != axis]
+    return _moved(one, {old: new for new, old in enumerate(places)}, len(places))
+
+
 def _cut(
     weight: Weight, start: Sequence[int], limit: Sequence[int], shape: Sequence[int]
 ) -> Weight | None:
@@ -182,6 +195,7 @@ STRUCTURE: dict[str, Rule] = {
     "reshape": _reshape,
     "slice": _slice,
     "split": _split,
+    "unstack": _unstack,
     "dynamic_slice": _moving_slice,
     "tile": _tile,
     "pad": _pad,

@@ -62,6 +62,10 @@ class Use:
         outermost program inwards, each step into an inner program followed by its
         role as `_jaxpr.subprograms` says it.
       operand: which operand of that equation holds the leaf.
+      part: where in the product its outputs lie if those of other leaves lie beside
+        them, as with kernels that are concatenated first: the axis, the first index and
+        that behind the last. None where it makes all of the product, or takes part in
+        all of it.
       bias_site: the equation that adds the bias to this product; None if none does.
       transformed: whether arithmetic other than a cast comes before the use.
       scales: whether multiplying the leaf by a positive number multiplies the product
@@ -96,6 +100,7 @@ class Use:
     where: str | None = None
     site: Site = ()
     operand: int | None = None
+    part: tuple[int, int, int] | None = None
     bias_site: Site | None = None
     transformed: bool = False
     scales: bool = True

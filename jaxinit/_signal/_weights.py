@@ -75,7 +75,13 @@ class Weight:
     @property
     def is_spread(self) -> bool:
         """Whether some dimension repeats it."""
-        return any(not f.axes and f.size > 1 for dim in self.dims for f in dim)
+        beside = None if self.span is None else self.span[0]
+        return any(
+            not f.axes and f.size > 1
+            for n, dim in enumerate(self.dims)
+            if n != beside
+            for f in dim
+        )
 
     @property
     def extents(self) -> int:

@@ -60,7 +60,8 @@ def test_consequences_are_told_and_numbered():
     cause = report.findings[0].cause
     assert "rms(w) sqrt(fan_in) is 8.1" in cause
     assert "likewise layer_{1..5}/kernel; 7.92 to 8.21" in cause
-    assert "78% of tanh saturated" in cause
+    assert "It explains: 77% of tanh saturated, and 5 alike." in cause
+    assert [row["note"] for row in report.records()] == ["gain"] * DEPTH + [""]
     row = report.records()[0]
     assert row["gain"] == pytest.approx(8.0, rel=0.05)
     assert 0.7 < row["flat"] < 0.85  # P(|z| > 2.18) = 79% at rms 8

@@ -72,7 +72,7 @@ def test_pictures_show_every_layer_and_mark_what_is_wrong(faulty, sound):
     np.testing.assert_allclose(line.get_ydata(), [r["out"] for r in faulty.records()])
     assert signal.get_yscale() == gradient.get_yscale() == "log"
     marks = [len(axes.patches) for axes in (*figure.axes, *plots.audit(sound).axes)]
-    assert marks == [1] * 4 + [0] * 4  # the finding names the first of the layers
+    assert marks == [plant.DEPTH] * 4 + [0] * 4
     figure.canvas.draw()
 
 
