@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from jaxinit._folding import fold_paths, skeleton
 from jaxinit._report import SEVERITIES, Finding
 from jaxinit._signal._causes import RANK, Cause
-from jaxinit._signal._symptoms import Symptom
+from jaxinit._signal._symptom import Symptom
 from jaxinit._signal._use import Use
 
 # What a weight shows by itself comes before what shows only behind it.
