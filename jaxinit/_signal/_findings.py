@@ -81,7 +81,9 @@ def _explanation(symptom: Symptom, roots: Sequence[Cause]) -> int | None:
     for number, root in sorted(enumerate(roots), key=lambda pair: pair[1].order):
         if root.severity == "note" and cause.severity != "note":
             continue
-        if root.code in ("unused", "stop-gradient") or root.code == cause.code:
+        if root.code in ("unused", "stop-gradient"):
+            continue
+        if root.code == cause.code != "non-finite":
             continue
         # The size of a weight is its own, as is that of a bias.
         if own and root.code != "non-finite":

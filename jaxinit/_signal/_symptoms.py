@@ -38,6 +38,12 @@ def _not_finite(rows: Sequence[Reading]) -> Iterator[Symptom]:
     if not bad:
         return
     order, reading = bad[0], rows[bad[0]]
+    loop = reading.place.site[:2]
+    if len(reading.place.site) > 1 and any(
+        other.place.site[:2] == loop and not math.isfinite(other.weight_rms)
+        for other in rows
+    ):
+        return  # it came from that weight, in the round before
     where = reading.place.use.where or "the program"
     if not math.isfinite(reading.input_rms):
         what = (
