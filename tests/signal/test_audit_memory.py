@@ -1,7 +1,7 @@
 """An audit fits where a training step does: it keeps sums, and no gradient.
 
-What XLA plans for a program beside its inputs, temporaries and results, is compared with
-what it plans for the gradient of the same loss with respect to all parameters.
+What XLA plans for a program beside its inputs, temporaries and results, is compared
+with what it plans for the gradient of the same loss with respect to all parameters.
 """
 
 import importlib
