@@ -4,7 +4,8 @@ Keys and pytrees in, pytrees and reports out. ``jaxinit.initializers`` replaces
 ``jax.nn.initializers`` and ``flax.linen.initializers``; ``jaxinit.materialize`` gives
 the parameters of ``jax.jit(model.init)``, bit for bit, sooner; ``jaxinit.trace_uses``
 tells how a function uses each of its parameters, ``jaxinit.audit`` whether they are a
-sound start, ``jaxinit.calibrate`` and ``jaxinit.reinit`` make them one;
+sound start, ``jaxinit.predict_signal`` what to expect of shapes alone,
+``jaxinit.calibrate`` and ``jaxinit.reinit`` make them one;
 ``jaxinit.testing`` holds assertions about random values whose bounds follow from a
 stated failure rate.
 """

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._report import Severity
@@ -77,6 +78,7 @@ def of_weights(
                 if cause is not None:
                     yield cause
                     break
+    yield from _others_not_finite(signal, uses, rows)
     yield from _unused(signal, uses, rows)
 
 
@@ -98,6 +100,32 @@ def _not_finite(
         f"{bad} of its {values.size} numbers are NaN or infinite",
         reinit_line(reading.leaf),
     )
+
+
+def _others_not_finite(
+    signal: Signal, uses: Mapping[str, Sequence[Use]], rows: Sequence[Reading]
+) -> Iterator[Cause]:
+    """Biases, scales and tables with NaN or infinity in them."""
+    weights = {reading.leaf for reading in rows}
+    for leaf, name in zip(signal.params.leaves, signal.names, strict=True):
+        sites = [use.site for use in uses[name.full] if use.site]
+        real = jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+        if name.full in weights or not sites or not real:
+            continue
+        bad = int(jnp.sum(~jnp.isfinite(leaf)))
+        if bad:
+            here = [n for n, row in enumerate(rows) if row.place.after >= min(sites)]
+            yield Cause(
+                "non-finite",
+                "error",
+                name.full,
+                name.full,
+                min(here, default=len(rows)) - 0.5,
+                f"{bad} of its {np.size(leaf)} numbers are NaN or infinite",
+                reinit_line(name.full, "jaxinit.initializers.zeros")
+                if np.ndim(leaf) < 2
+                else reinit_line(name.full),
+            )
 
 
 def _zero(

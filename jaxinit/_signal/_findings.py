@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from jaxinit._folding import fold_paths, skeleton
 from jaxinit._report import SEVERITIES, Finding
 from jaxinit._signal._causes import RANK, Cause
-from jaxinit._signal._symptoms import Symptom
+from jaxinit._signal._symptom import Symptom
 from jaxinit._signal._use import Use
 
 # What a weight shows by itself comes before what shows only behind it.
@@ -81,7 +81,9 @@ def _explanation(symptom: Symptom, roots: Sequence[Cause]) -> int | None:
     for number, root in sorted(enumerate(roots), key=lambda pair: pair[1].order):
         if root.severity == "note" and cause.severity != "note":
             continue
-        if root.code in ("unused", "stop-gradient") or root.code == cause.code:
+        if root.code in ("unused", "stop-gradient"):
+            continue
+        if root.code == cause.code != "non-finite":
             continue
         # The size of a weight is its own, as is that of a bias.
         if own and root.code != "non-finite":

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 from jax.extend.core import Literal as Constant
@@ -134,6 +135,8 @@ class Walk:
         if eqn.primitive.name == "random_bits":
             return evaluate(eqn, [], self.draws)
         if any(operand is KEY for operand in operands):
+            if any(jnp.issubdtype(v.aval.dtype, jnp.inexact) for v in eqn.outvars):
+                return None  # numbers made of a key by other means than JAX's own
             return [KEY] * len(eqn.outvars)
         lengths = {len(op.rounds) for op in operands if isinstance(op, Stack)}
         if not lengths:

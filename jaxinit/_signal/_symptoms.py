@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from jaxinit._folding import skeleton
 from jaxinit._report import Severity
 from jaxinit._signal import _thresholds
-from jaxinit._signal._causes import Cause, reinit_line, same_examples
+from jaxinit._signal._causes import reinit_line, same_examples
 from jaxinit._signal._program import Signal
+from jaxinit._signal._ranges import CALIBRATE, gradient_range, signal_range
 from jaxinit._signal._readings import Reading
+from jaxinit._signal._symptom import Symptom, symptom
 from jaxinit._signal._use import Use
 
-CALIBRATE = "params, report = jaxinit.calibrate(f, params, *args)"
-
-
-@dataclasses.dataclass(frozen=True)
-class Symptom:
-    """A cause of which it is not known yet whether another one explains it.
-
-    Attributes:
-      cause: what it is called if nothing else explains it.
-      short: what it is called as the consequence of something.
-      backward: whether it concerns the gradient, which comes from behind.
-    """
-
-    cause: Cause
-    short: str
-    backward: bool = False
+# From here down a factor is a gate, and not the scale of a normalization.
+_SMALL = 0.1
 
 
 def of_signal(
@@ -44,26 +29,8 @@ def of_signal(
     for order, reading in enumerate(rows):
         yield from _flat(signal, order, reading, uses)
         yield from _gain(order, reading, rows)
-    yield from _range(rows)
-    yield from _gradients(rows)
-
-
-def _symptom(
-    code: str,
-    severity: Severity,
-    order: float,
-    reading: Reading,
-    what: str,
-    remedy: str,
-    short: str,
-    *,
-    leaf: str | None = None,
-    number: float | None = None,
-    backward: bool = False,
-) -> Symptom:
-    leaf, label = leaf or reading.leaf, leaf or reading.label
-    cause = Cause(code, severity, leaf, label, order, what, remedy, number)
-    return Symptom(cause, short, backward)
+    yield from signal_range(rows)
+    yield from gradient_range(rows, _gates(signal, uses))
 
 
 def _not_finite(rows: Sequence[Reading]) -> Iterator[Symptom]:
@@ -71,6 +38,12 @@ def _not_finite(rows: Sequence[Reading]) -> Iterator[Symptom]:
     if not bad:
         return
     order, reading = bad[0], rows[bad[0]]
+    loop = reading.place.site[:2]
+    if len(reading.place.site) > 1 and any(
+        other.place.site[:2] == loop and not math.isfinite(other.weight_rms)
+        for other in rows
+    ):
+        return  # it came from that weight, in the round before
     where = reading.place.use.where or "the program"
     if not math.isfinite(reading.input_rms):
         what = (
@@ -85,7 +58,7 @@ def _not_finite(rows: Sequence[Reading]) -> Iterator[Symptom]:
         )
         remedy = CALIBRATE
     short = f"NaN or infinity from {reading.label} on"
-    yield _symptom("non-finite", "error", order, reading, what, remedy, short)
+    yield symptom("non-finite", "error", order, reading, what, remedy, short)
 
 
 def _finite(reading: Reading) -> bool:
@@ -106,7 +79,7 @@ def _no_signal(rows: Sequence[Reading]) -> Iterator[Symptom]:
         else:
             continue
         everything = all(_dull(other) for other in rows[orders[0] :])
-        yield _symptom(
+        yield symptom(
             "no-signal",
             "error" if everything else "note",
             orders[0],
@@ -151,7 +124,7 @@ def _flat(
     text = f"{shown:.0%} of {what} in {reading.activation}"
     if bias is not None and abs(size) > reading.product_rms:
         line = reinit_line(bias, "jaxinit.initializers.zeros")
-        yield _symptom(
+        yield symptom(
             code,
             severity,
             order,
@@ -166,7 +139,7 @@ def _flat(
         return
     text += f": the sum has rms {reading.rms:.3g}, mean {reading.mean:.3g}"
     remedy = reinit_line(reading.leaf)
-    yield _symptom(code, severity, order, reading, text, remedy, told, number=shown)
+    yield symptom(code, severity, order, reading, text, remedy, told, number=shown)
 
 
 def _bias(
@@ -193,7 +166,10 @@ def _gain(order: int, reading: Reading, rows: Sequence[Reading]) -> Iterator[Sym
         if other.label != reading.label and other.input_rms != 0.0
     ]
     less, more = _thresholds.GAIN_LOW, _thresholds.GAIN_HIGH
-    small = 0.0 < gain < less.warning * low and later and max(later) < less.warning
+    # Glorot scaling keeps the middle between signal and gradient where layers widen.
+    middle = gain * math.sqrt((1.0 + (use.fan_out or 0.0) / use.fan_in) / 2.0)
+    small = 0.0 < max(gain, middle) < less.warning * low
+    small = small and later and max(later) < less.warning
     saturated = (
         reading.tails.saturating and reading.idle > _thresholds.SATURATED.warning
     )
@@ -205,7 +181,7 @@ def _gain(order: int, reading: Reading, rows: Sequence[Reading]) -> Iterator[Sym
     name = use.activation_name
     wants = f"{low:.3g}" if high - low < 0.01 else f"{low:.3g} to {high:.3g}"
     beside = f"beside {name} " if name and name != "identity" else ""
-    yield _symptom(
+    yield symptom(
         "gain",
         "error" if grave else "warning",
         order,
@@ -218,77 +194,15 @@ def _gain(order: int, reading: Reading, rows: Sequence[Reading]) -> Iterator[Sym
     )
 
 
-def _range(rows: Sequence[Reading]) -> Iterator[Symptom]:
-    """A signal that vanishes or explodes on its way, layer by layer."""
-    sizes = [reading.input_rms for reading in rows]
-    if len(rows) < 2 or not all(map(math.isfinite, sizes)):
-        return
-    limit = _thresholds.SIGNAL_RANGE
-    for code, direction in (("vanishing", -1.0), ("exploding", 1.0)):
-        worst, order = 1.0, None
-        for n in range(1, len(rows)):
-            rest = [size for size in sizes[n:] if size > 0.0]
-            before = [size for size in sizes[:n] if size > 0.0]
-            if not rest or not before:
-                break
-            # All that follows is so much smaller (larger) than all that came before.
-            factor = (
-                max(before) / max(rest) if direction < 0 else min(rest) / min(before)
-            )
-            if factor > worst:
-                worst, order = factor, n
-        if order is None or worst < limit.warning:
-            continue
-        first = _first_off(rows, direction)
-        reading = rows[first]
-        per = worst ** (1 / max(order, 1))
-        step = 1 / per if direction < 0 else per
-        verb = "falls" if direction < 0 else "grows"
-        wants = f"{reading.wanted[1]:.3g}"
-        yield _symptom(
-            code,
-            "error" if worst > limit.error else "warning",
-            first,
-            reading,
-            f"From here the signal {verb} by a factor of {worst:.1e}, {step:.2g} in "
-            f"each weight: rms(w) sqrt(fan_in) is {reading.gain:.3g} where "
-            f"{reading.activation} wants {wants}",
-            reinit_line(reading.leaf),
-            f"the signal {verb} by {worst:.0e}",
-        )
-
-
-def _first_off(rows: Sequence[Reading], direction: float) -> int:
-    for order, reading in enumerate(rows):
-        ratio = reading.gain / reading.wanted[1]
-        if ratio < 0.9 if direction < 0 else ratio > 1.1:
-            return order
-    return 0
-
-
-def _gradients(rows: Sequence[Reading]) -> Iterator[Symptom]:
-    """Gradients that differ between layers with the same role, or are zero."""
-    roles: dict[Any, list[int]] = {}
-    for order, reading in enumerate(rows):
-        if reading.gradient > 0.0 and math.isfinite(reading.gradient):
-            roles.setdefault(skeleton(reading.label)[0], []).append(order)
-    limit = _thresholds.GRADIENT_RANGE
-    for orders in roles.values():
-        sizes = [rows[n].gradient for n in orders]
-        ratio = max(sizes) / min(sizes)
-        if ratio < limit.warning:
-            continue
-        least = orders[int(np.argmin(sizes))]
-        most = orders[int(np.argmax(sizes))]
-        verb = "vanishes" if least < most else "explodes"
-        yield _symptom(
-            "gradient-range",
-            "error" if ratio > limit.error else "warning",
-            orders[0],
-            rows[orders[0]],
-            f"The gradient {verb} on its way back: it is {min(sizes):.1e} at "
-            f"{rows[least].label} and {max(sizes):.1e} at {rows[most].label}",
-            CALIBRATE,
-            f"the gradient {verb} by {ratio:.0e}",
-            backward=True,
-        )
+def _gates(
+    signal: Signal, uses: Mapping[str, Sequence[Use]]
+) -> list[tuple[tuple[int | str, ...], float]]:
+    """Where the signal is multiplied by parameters that are small, and how small."""
+    found = []
+    for leaf, name in zip(signal.params.leaves, signal.names, strict=True):
+        sites = [use.site for use in uses[name.full] if use.kind == "scale"]
+        if sites and np.size(leaf):
+            size = float(np.sqrt(np.mean(np.square(np.asarray(leaf, np.float64)))))
+            if 0.0 < size < _SMALL:
+                found += [(site, size) for site in sites]
+    return found

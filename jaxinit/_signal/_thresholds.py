@@ -31,7 +31,9 @@ GAIN_LOW = Threshold(
     0.4,
     0.25,
     "LeCun scaling in front of ReLU, Flax's default, has 0.71; PyTorch's default 0.41. "
-    "0.25 loses a factor of four in a single layer. Only where no norm and no other "
+    "0.25 loses a factor of four in a single layer. Only if the mean of both fans in "
+    "place of fan_in is low as well: Glorot scaling is low where layers widen, as its "
+    "gradient is where they narrow. And only where no norm and no other "
     "branch restores the signal behind it: GPT-2's 0.02 in narrow models, and residual "
     "branches scaled by depth, are as low and are sound.",
 )

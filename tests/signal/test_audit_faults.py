@@ -184,6 +184,45 @@ def test_nan_from_the_batch_or_from_an_operation_is_not_blamed_on_a_weight():
     assert "test_audit_faults.py" in found[0].cause
 
 
+@pytest.mark.parametrize("leaf", ["table", "bias", "scale"])
+def test_a_nan_in_no_weight_of_a_product_is_told_as_well(leaf):
+    def f(params, tokens):
+        x = params["table"][tokens] @ params["a"] + params["bias"][None]
+        return jnp.tanh(x) * params["scale"][None] @ params["b"]
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    init = initializers.lecun_normal()
+    params = {
+        "table": jax.random.normal(keys[0], (20, WIDTH)),
+        "a": init(keys[1], (WIDTH, WIDTH)),
+        "bias": jnp.zeros(WIDTH),
+        "scale": jnp.ones(WIDTH),
+        "b": init(keys[2], (WIDTH, 4)),
+    }
+    params[leaf] = params[leaf].at[..., 3].set(jnp.nan)
+    (finding,) = jaxinit.audit(f, params, jnp.arange(BATCH)).findings
+    assert (finding.leaf, finding.code) == (leaf, "non-finite")
+    assert "numbers are NaN or infinite" in finding.cause
+
+
+def test_a_nan_that_a_loop_brings_round_is_told_of_its_weight():
+    def f(params, x):
+        def step(carry, now):
+            first = jnp.tanh(carry @ params["a"])
+            return first @ params["b"] + now, None
+
+        return jax.lax.scan(step, x, jnp.stack([x] * 3))[0]
+
+    init = initializers.lecun_normal()
+    keys = jax.random.split(jax.random.key(0))
+    params = {
+        name: init(key, (WIDTH, WIDTH)) for name, key in zip("ab", keys, strict=True)
+    }
+    params["b"] = params["b"].at[0, 0].set(jnp.nan)
+    (finding,) = jaxinit.audit(f, params, plant.batch()).findings
+    assert (finding.leaf, finding.code) == ("b", "non-finite")
+
+
 def test_a_network_that_overflows_is_told_by_its_gain():
     def f(weights, x):
         return jax.lax.scan(lambda x, w: (jax.nn.relu(x @ w), None), x, weights)[0]

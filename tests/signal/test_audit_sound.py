@@ -32,6 +32,16 @@ class Layers(nn.Module):
         return nn.Dense(10)(x)
 
 
+class Widening(nn.Module):
+    """Glorot scaling, whose gain is 0.27 where 20 inputs reach 512 units."""
+
+    @nn.compact
+    def __call__(self, x):
+        init = nn.initializers.glorot_uniform()
+        x = nn.relu(nn.Dense(512, kernel_init=init)(x))
+        return nn.Dense(10, kernel_init=init)(nn.relu(nn.Dense(64)(x)))
+
+
 class Residual(nn.Module):
     @nn.compact
     def __call__(self, x):
@@ -62,6 +72,18 @@ class Transformer(nn.Module):
         return nn.Dense(10, kernel_init=zeros)(nn.LayerNorm()(x)[:, 0])
 
 
+class Gated(nn.Module):
+    """Residual branches that start at a millionth; their gradients do as well."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Dense(64)(x)
+        for number in range(4):
+            gate = self.param(f"gate_{number}", nn.initializers.constant(1e-6), (64,))
+            x = x + gate * nn.gelu(nn.Dense(64)(nn.LayerNorm()(x)))
+        return nn.Dense(10)(x)
+
+
 class Recurrent(nn.Module):
     @nn.compact
     def __call__(self, words):
@@ -81,6 +103,8 @@ class Autoencoder(nn.Module):
 
 LINEN = {
     "four layers": (Layers(), X((16, 64))),
+    "gated": (Gated(), X((16, 64))),
+    "widening": (Widening(), X((16, 20))),
     "residual": (Residual(), X((8, 8, 8, 3))),
     "transformer": (Transformer(), X((8, 6, 48))),
     "recurrent": (Recurrent(), jax.random.randint(KEY, (8, 5), 0, 20)),

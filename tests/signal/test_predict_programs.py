@@ -98,6 +98,24 @@ def test_dropout_keeps_the_mean_and_adds_variance():
     np.testing.assert_allclose(column(report, "out"), [1, 2**0.5], rtol=0.05)
 
 
+def test_numbers_made_of_a_key_by_hand_are_not_understood():
+    def f(weight, x, key):
+        words = jax.random.key_data(key).astype(jnp.float32)
+        return (x + words[0]) @ weight[0]
+
+    report = predict_signal(f, WEIGHTS, shape(8, 64), jax.random.key(0))
+    assert "not-understood" in [finding.code for finding in report.findings]
+    assert report.records()[0]["out"] is None
+
+
+def test_sixteen_bits_round_and_no_more():
+    half = [shape(64, 64, dtype="bfloat16")] * 2
+    found = predict_signal(twice(layer), half, shape(8, 64, dtype="bfloat16"))
+    wide = predict_signal(twice(layer), WEIGHTS, shape(8, 64))
+    # Each rounding is by at most 2^-9.
+    np.testing.assert_allclose(column(found, "out"), column(wide, "out"), rtol=0.01)
+
+
 def test_normalizations_bring_any_scale_back_to_one():
     class Net(nn.Module):
         @nn.compact

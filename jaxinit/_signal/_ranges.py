@@ -1,0 +1,101 @@
+"""How far apart signal and gradient of different layers are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxinit._folding import skeleton
+from jaxinit._signal import _thresholds
+from jaxinit._signal._causes import reinit_line
+from jaxinit._signal._readings import Reading
+from jaxinit._signal._symptom import Symptom, symptom
+
+CALIBRATE = "params, report = jaxinit.calibrate(f, params, *args)"
+
+
+def signal_range(rows: Sequence[Reading]) -> Iterator[Symptom]:
+    """A signal that vanishes or explodes on its way, layer by layer."""
+    sizes = [reading.input_rms for reading in rows]
+    if len(rows) < 2 or not all(map(math.isfinite, sizes)):
+        return
+    limit = _thresholds.SIGNAL_RANGE
+    for code, direction in (("vanishing", -1.0), ("exploding", 1.0)):
+        worst, order = 1.0, None
+        for n in range(1, len(rows)):
+            rest = [size for size in sizes[n:] if size > 0.0]
+            before = [size for size in sizes[:n] if size > 0.0]
+            if not rest or not before:
+                break
+            # All that follows is so much smaller (larger) than all that came before.
+            factor = (
+                max(before) / max(rest) if direction < 0 else min(rest) / min(before)
+            )
+            if factor > worst:
+                worst, order = factor, n
+        if order is None or worst < limit.warning:
+            continue
+        first = _first_off(rows, direction)
+        reading = rows[first]
+        per = worst ** (1 / max(order, 1))
+        step = 1 / per if direction < 0 else per
+        verb = "falls" if direction < 0 else "grows"
+        wants = f"{reading.wanted[1]:.3g}"
+        yield symptom(
+            code,
+            "error" if worst > limit.error else "warning",
+            first,
+            reading,
+            f"From here the signal {verb} by a factor of {worst:.1e}, {step:.2g} in "
+            f"each weight: rms(w) sqrt(fan_in) is {reading.gain:.3g} where "
+            f"{reading.activation} wants {wants}",
+            reinit_line(reading.leaf),
+            f"the signal {verb} by {worst:.0e}",
+        )
+
+
+def _first_off(rows: Sequence[Reading], direction: float) -> int:
+    for order, reading in enumerate(rows):
+        ratio = reading.gain / reading.wanted[1]
+        if ratio < 0.9 if direction < 0 else ratio > 1.1:
+            return order
+    return 0
+
+
+def gradient_range(
+    rows: Sequence[Reading], gates: Sequence[tuple[Any, float]]
+) -> Iterator[Symptom]:
+    """Gradients that differ between layers with the same role.
+
+    Behind a small gate, as of a residual branch that starts at nearly nothing, they
+    are as small as it is, and meant to be: each site of `gates` comes with its size.
+    """
+    roles: dict[Any, list[int]] = {}
+    for order, reading in enumerate(rows):
+        if reading.gradient > 0.0 and math.isfinite(reading.gradient):
+            roles.setdefault(skeleton(reading.label)[0], []).append(order)
+    limit = _thresholds.GRADIENT_RANGE
+    for orders in roles.values():
+        sizes = [rows[n].gradient for n in orders]
+        ratio = max(sizes) / min(sizes)
+        least = orders[int(np.argmin(sizes))]
+        behind = [size for site, size in gates if site > rows[least].place.site]
+        ratio *= min(behind, default=1.0)
+        if ratio < limit.warning:
+            continue
+        most = orders[int(np.argmax(sizes))]
+        verb = "vanishes" if least < most else "explodes"
+        yield symptom(
+            "gradient-range",
+            "error" if ratio > limit.error else "warning",
+            orders[0],
+            rows[orders[0]],
+            f"The gradient {verb} on its way back: it is {min(sizes):.1e} at "
+            f"{rows[least].label} and {max(sizes):.1e} at {rows[most].label}",
+            CALIBRATE,
+            f"the gradient {verb} by {ratio:.0e}",
+            backward=True,
+        )
