@@ -20,7 +20,6 @@ import importlib
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -68,11 +67,11 @@ def one(way, kind, network, sizes):
     if way == "lazy_init":
         call, inputs = init.__self__.lazy_init, jax.eval_shape(lambda: inputs)
     compiling.clear()
-    before = resident()
+    before = resident("VmRSS")
     start, processor = time.perf_counter(), time.process_time()
     made = jax.block_until_ready(call(key, *inputs))
     seconds = time.perf_counter() - start, time.process_time() - processor
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = resident("VmHWM")
     digest = hashlib.sha256()
     for leaf in jax.tree.leaves(made):
         leaf = (
@@ -103,9 +102,13 @@ def of_torch(way, network, sizes):
     }
 
 
-def resident():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+def resident(line):
+    """Bytes that this program has ("VmRSS") or had at most ("VmHWM")."""
+    with open("/proc/self/status") as file:
+        for entry in file:
+            if entry.startswith(line):
+                return int(entry.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {line}")
 
 
 # --------------------------------------------------------------------------- the parent

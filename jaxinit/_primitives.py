@@ -54,6 +54,7 @@ STRUCTURAL = RESHAPING | {
     "stack",
     "tile",
     "transpose",
+    "unstack",
 }
 
 REDUCTIONS = frozenset(
@@ -121,6 +122,5 @@ TABLES = (
     RANDOM,
 )
 
-# In the releases that have them, JAX 0.12 and later: elementwise, and `unstack`, the
-# inverse of a stack with a result for each element of an axis.
-NEWER = frozenset({"log2", "one_minus_square", "polynomial", "unstack"})
+# Elementwise, in the releases that have them: JAX 0.12 and later.
+NEWER = frozenset({"log2", "one_minus_square", "polynomial"})

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 PROGRAM = """
-import resource, sys
+import sys
 import jax
 from jaxinit import materialize
 
@@ -15,17 +15,19 @@ def init(key, count):
 make = materialize(init, static_argnums=1)
 make(jax.random.key(0), 1)  # compiles the kernel, loads what that needs
 
-def resident():
-    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+def resident(line):
+    # Of this program: ru_maxrss would begin with that of the process it came from.
+    for entry in open("/proc/self/status"):
+        if entry.startswith(line):
+            return int(entry.split()[1]) * 1024
 
-before = resident()
+before = resident("VmRSS")
 if sys.argv[1] == "whole":
     made = jax.jit(init, static_argnums=1)(jax.random.key(1), 96)
 else:
     made = make(jax.random.key(1), 96)
 jax.block_until_ready(made)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(peak - before - sum(leaf.nbytes for leaf in made))
+print(resident("VmHWM") - before - sum(leaf.nbytes for leaf in made))
 """
 PARAMETERS = 96 * 4 * 2**20
 
