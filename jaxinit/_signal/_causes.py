@@ -6,6 +6,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -114,7 +115,8 @@ def _others_not_finite(
             continue
         bad = int(jnp.sum(~jnp.isfinite(leaf)))
         if bad:
-            here = [n for n, row in enumerate(rows) if row.place.after >= min(sites)]
+            first: Any = min(sites)  # numbers and roles alternate, and so compare
+            here = [n for n, row in enumerate(rows) if row.place.after >= first]
             yield Cause(
                 "non-finite",
                 "error",

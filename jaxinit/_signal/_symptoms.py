@@ -160,6 +160,9 @@ def _gain(order: int, reading: Reading, rows: Sequence[Reading]) -> Iterator[Sym
     gain, use = reading.gain, reading.place.use
     if math.isnan(gain) or use.feeds_norm or not reading.input_rms > 0.0:
         return
+    fan_in, fan_out = use.fan_in, use.fan_out or 0.0
+    if fan_in is None:
+        return
     later = [
         other.input_rms / reading.input_rms if _finite(other) else math.inf
         for other in rows[order + 1 :]
@@ -167,7 +170,7 @@ def _gain(order: int, reading: Reading, rows: Sequence[Reading]) -> Iterator[Sym
     ]
     less, more = _thresholds.GAIN_LOW, _thresholds.GAIN_HIGH
     # Glorot scaling keeps the middle between signal and gradient where layers widen.
-    middle = gain * math.sqrt((1.0 + (use.fan_out or 0.0) / use.fan_in) / 2.0)
+    middle = gain * math.sqrt((1.0 + fan_out / fan_in) / 2.0)
     small = 0.0 < max(gain, middle) < less.warning * low
     small = small and later and max(later) < less.warning
     saturated = (
