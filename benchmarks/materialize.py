@@ -8,6 +8,10 @@ digest of its parameters, and nothing is reported unless materialize and jit agr
 every byte. Ratios are taken round by round, and above 1 where materialize is faster.
 The persistent compilation cache of JAX is shown empty and filled.
 
+Before each measurement another process touches memory and gives it back: on a virtual
+machine the first touch of a page can cost more than computing what goes there, and
+would be measured in its place. This is done for every way alike.
+
 Also: how the time to compile grows with depth, and the memory that materialize takes
 above the parameters.
 """
@@ -67,6 +71,7 @@ def one(way, kind, network, sizes):
     if way == "lazy_init":
         call, inputs = init.__self__.lazy_init, jax.eval_shape(lambda: inputs)
     compiling.clear()
+    touch_memory()
     before = resident("VmRSS")
     start, processor = time.perf_counter(), time.process_time()
     made = jax.block_until_ready(call(key, *inputs))
@@ -93,6 +98,7 @@ def one(way, kind, network, sizes):
 def of_torch(way, network, sizes):
     import networks_torch
 
+    touch_memory()
     start, processor = time.perf_counter(), time.process_time()
     made = networks_torch.NETWORKS[network](same=way != "torch", **sizes)
     return {
@@ -100,6 +106,13 @@ def of_torch(way, network, sizes):
         "processor": time.process_time() - processor,
         "parameters": sum(p.numel() * p.element_size() for p in made.parameters()),
     }
+
+
+def touch_memory(size=3 << 30):
+    """Have the machine back its free memory, by a process that ends again."""
+    flags = "mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE"
+    code = f"import mmap; mmap.mmap(-1, {size}, flags={flags})"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def resident(line):

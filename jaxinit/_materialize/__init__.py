@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from jaxinit import _paths, _rules
+from jaxinit._collector import collector_paused
 from jaxinit._compat import brief_tracer_errors, setting
 from jaxinit._materialize._explain import explain
 from jaxinit._materialize._leaves import make_leaves
@@ -98,6 +99,7 @@ class Materialize:
         self._progress = progress
         functools.update_wrapper(self, init_fn, updated=())
 
+    @collector_paused()
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         flat, makings, shardings, wanted = self._plan(args, kwargs)
         sizes = [
@@ -106,6 +108,7 @@ class Materialize:
         report = _counter(self._progress, sum(sizes))
         return flat.unflatten(make_leaves(flat.leaves, makings, shardings, report))
 
+    @collector_paused()
     def explain(self, *args: Any, **kwargs: Any) -> Report:
         """Per leaf: its shape, how it is made, and why not faster where it is not."""
         flat, makings, _, _ = self._plan(args, kwargs)

@@ -18,19 +18,35 @@ from jaxinit._materialize._steps import Chain, Step
 ROW = 4096  # elements of a row
 
 
+class _Compiling:
+    """A kernel that is lowered already; compiling it holds no lock of Python's."""
+
+    def __init__(self, lowered: Any):
+        self._lowered = lowered
+
+    @functools.cached_property
+    def compiled(self) -> Callable[..., jax.Array]:
+        compiled = self._lowered.compile()
+        del self._lowered
+        return compiled
+
+
 @functools.lru_cache(maxsize=256)
-def _executable(
+def _compiling(
     steps: tuple[Step, ...], strided: bool, settings: Any, avals: Any, run: _ByName
-) -> Callable[..., jax.Array]:
+) -> _Compiling:
     kernel = functools.partial(_kernel, steps, strided, run)
     jitted = jax.jit(kernel, donate_argnums=0, keep_unused=True)
-    return jitted.lower(*avals).compile()
+    return _Compiling(jitted.lower(*avals))
 
 
 def compiler(
     chain: Chain, strided: bool, rows: int
 ) -> Callable[[], Callable[..., jax.Array]]:
     """What compiles the kernel of a chain for a number of rows, or finds it compiled.
+
+    The kernel is lowered here, by Python code that would only compete with the caller's
+    in another thread; what is returned may well be called in one.
 
     The kernel takes an array to write over, see :func:`scratch`, and columns, an entry
     for each row: the two words of the first counter; if `strided`, where in its stretch
@@ -44,22 +60,18 @@ def compiler(
     over = jax.ShapeDtypeStruct((rows, ROW), _exchanged(chain))
     avals = (over, *words, *keys, *scalars)
     wide = bool(_compat.setting("jax_enable_x64"))
+    with jax.default_device(_host_device()):
+        compiling = _compiling(chain.steps, strided, wide, avals, _ByName(chain))
+    return lambda: compiling.compiled
 
-    def compile_here() -> Callable[..., jax.Array]:
-        # The settings of a context do not follow into another thread by themselves.
-        with (
-            jax.enable_x64(wide),
-            jax.default_device(jax.local_devices(backend="cpu")[0]),
-        ):
-            return _executable(chain.steps, strided, wide, avals, _ByName(chain))
 
-    return compile_here
+def _host_device() -> jax.Device:
+    return jax.local_devices(backend="cpu")[0]
 
 
 def scratch(chain: Chain, rows: int) -> jax.Array:
     """An array that a launch of the chain's kernel may write its result over."""
-    here = jax.local_devices(backend="cpu")[0]
-    return jax.device_put(np.empty((rows, ROW), _exchanged(chain)), here)
+    return jax.device_put(np.empty((rows, ROW), _exchanged(chain)), _host_device())
 
 
 def _exchanged(chain: Chain) -> np.dtype:

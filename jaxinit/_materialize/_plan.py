@@ -12,10 +12,8 @@ The function is traced as ``jax.jit`` would trace it, sliced backwards from its 
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
-import gc
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -109,10 +107,9 @@ def plan(
       in_chunks: whether chains are filled on the host. On an accelerator they are
         compiled for it instead, equal ones once.
     """
-    with _collector_paused():
-        sliced = _jaxpr.slice_backward(closed, list(wanted))
-        whole = _jaxpr.inline(sliced)
-        flat = vectorize_scans(whole)
+    sliced = _jaxpr.slice_backward(closed, list(wanted))
+    whole = _jaxpr.inline(sliced)
+    flat = vectorize_scans(whole)
     known = [None if isinstance(a, jax.ShapeDtypeStruct) else a for a in arguments]
     host, host_of_whole = Host(flat, known), Host(whole, known)
     rest: list[_Rest] = []
@@ -130,22 +127,6 @@ def plan(
             yield index, making
     together = len(wanted) > 1
     yield from _compiled(whole, host_of_whole, known, rest, together)
-
-
-@contextlib.contextmanager
-def _collector_paused() -> Generator[None]:
-    """Pause Python's collector of cyclic garbage: it would walk the whole heap.
-
-    Thousands of equations are made at once and stay; with JAX loaded, looking for
-    garbage among them takes several times as long as making them.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _given(host: Host, var: Any) -> Given | Full | None:
