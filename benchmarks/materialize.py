@@ -110,8 +110,13 @@ def of_torch(way, network, sizes):
 
 def touch_memory(size=3 << 30):
     """Have the machine back its free memory, by a process that ends again."""
-    flags = "mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE"
-    code = f"import mmap; mmap.mmap(-1, {size}, flags={flags})"
+    code = f"""
+import mmap
+memory = mmap.mmap(-1, {size}, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_HUGEPAGE)
+for start in range(0, {size}, 4096):
+    memory[start] = 1
+"""
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
