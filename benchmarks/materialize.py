@@ -8,9 +8,8 @@ digest of its parameters, and nothing is reported unless materialize and jit agr
 every byte. Ratios are taken round by round, and above 1 where materialize is faster.
 The persistent compilation cache of JAX is shown empty and filled.
 
-Before each measurement another process touches memory and gives it back: on a virtual
-machine the first touch of a page can cost more than computing what goes there, and
-would be measured in its place. This is done for every way alike.
+Before each measurement another process touches memory and gives it back, for every
+way alike; see `measuring.touch_memory`.
 
 Also: how the time to compile grows with depth, and the memory that materialize takes
 above the parameters.
@@ -22,13 +21,11 @@ import argparse
 import hashlib
 import importlib
 import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
+
+from measuring import in_new_process, machine, resident, spread, touch_memory
 
 KINDS = ("linen", "nnx")
 WAYS = (
@@ -108,39 +105,18 @@ def of_torch(way, network, sizes):
     }
 
 
-def touch_memory(size=3 << 30):
-    """Have the machine back its free memory, by a process that ends again."""
-    code = f"""
-import mmap
-memory = mmap.mmap(-1, {size}, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-memory.madvise(mmap.MADV_HUGEPAGE)
-for start in range(0, {size}, 4096):
-    memory[start] = 1
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def resident(line):
-    """Bytes that this program has ("VmRSS") or had at most ("VmHWM")."""
-    with open("/proc/self/status") as file:
-        for entry in file:
-            if entry.startswith(line):
-                return int(entry.split()[1]) * 1024
-    raise OSError(f"/proc/self/status has no {line}")
-
-
 # --------------------------------------------------------------------------- the parent
 
 
 def run(way, kind, network, cache=None, **sizes):
-    environment = os.environ | ({"JAX_COMPILATION_CACHE_DIR": cache} if cache else {})
+    environment = {}
     if cache:
-        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    command = [sys.executable, __file__, "--one", way, kind, network, json.dumps(sizes)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise RuntimeError(f"{way} of {kind} {network}:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+        environment = {
+            "JAX_COMPILATION_CACHE_DIR": cache,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+    what = "--one", way, kind, network, json.dumps(sizes)
+    return in_new_process(__file__, *what, environment=environment)
 
 
 def compared(kind, network, rounds, ways):
@@ -184,15 +160,6 @@ def growth(rounds, depths=(12, 24, 48, 96)):
     return result
 
 
-def spread(values):
-    values = sorted(values)
-    return {
-        "median": round(statistics.median(values), 4),
-        "min": round(values[0], 4),
-        "max": round(values[-1], 4),
-    }
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
@@ -205,14 +172,7 @@ def main():
         *what, sizes = options.one
         print(json.dumps(one(*what, json.loads(sizes))))
         return
-    import jax
-
-    report = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "jax": jax.__version__,
-        "load": os.getloadavg()[0],
-    }
+    report = {"machine": machine()}
     for kind in options.kinds:
         # lazy_init is linen's; eager construction is what nnx users do.
         ways = [way for way in options.ways if kind == "linen" or way != "lazy_init"]

@@ -6,6 +6,7 @@ Compiled, hundreds of them cost seconds; here they cost microseconds, and are ex
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -50,6 +51,12 @@ class Host:
         # What derives from arguments is computed at run time in the reference too,
         # where a product and a sum may be rounded once.
         self._variable = set(program.jaxpr.invars)
+        self._eqns = program.jaxpr.eqns
+
+    @functools.cached_property
+    def position(self) -> dict[int, int]:
+        """Where in the program an equation stands, by its id."""
+        return {id(eqn): place for place, eqn in enumerate(self._eqns)}
 
     def value(self, var: Any) -> np.ndarray:
         """The value of a variable; raises Unknown where the host cannot tell."""

@@ -185,23 +185,28 @@ def _compiled(
 
 def _sharing(host: Host, rest: list[_Rest]) -> list[list[_Rest]]:
     """Leaves in groups: two that share the work of an array are in one."""
-    groups: list[tuple[set[int], list[_Rest]]] = []
-    for leaf in rest:
-        work = {
-            id(eqn)
-            for eqn in _behind(host, [leaf.var])
-            if any(var.aval.size > 1 for var in eqn.outvars)
-        }
-        members = [leaf]
-        apart = []
-        for other, leaves in groups:
-            if other & work:
-                work |= other
-                members = leaves + members
-            else:
-                apart.append((other, leaves))
-        groups = [*apart, (work, members)]
-    return [leaves for _, leaves in groups]
+    groups: dict[int, list[_Rest]] = {}
+    group_of_work: dict[int, int] = {}
+    joined: dict[int, int] = {}  # a group, and the older one that took its leaves
+
+    def current(group: int) -> int:
+        while group in joined:
+            group = joined[group]
+        return group
+
+    for number, leaf in enumerate(rest):
+        group = number
+        groups[group] = [leaf]
+        for eqn in _behind(host, [leaf.var]):
+            if all(var.aval.size <= 1 for var in eqn.outvars):
+                continue
+            other = current(group_of_work.setdefault(id(eqn), group))
+            if other != group:
+                older, younger = sorted((other, group))
+                groups[older] += groups.pop(younger)
+                joined[younger] = older
+                group = older
+    return list(groups.values())
 
 
 def _behind(host: Host, roots: list[Any]) -> list[Any]:
@@ -235,8 +240,7 @@ def _program(
     if together and len(roots) == 1:
         # XLA fuses a lone result otherwise than one of several.
         roots.append(Literal(np.int32(0), ShapedArray((), np.dtype(np.int32))))
-    needed = {id(eqn) for eqn in _behind(host, roots)}
-    eqns = [eqn for eqn in whole.jaxpr.eqns if id(eqn) in needed]
+    eqns = sorted(_behind(host, roots), key=lambda eqn: host.position[id(eqn)])
     made = {var for eqn in eqns for var in eqn.outvars}
     wanted = [var for eqn in eqns for var in eqn.invars] + roots
     outside = list(
