@@ -1,0 +1,204 @@
+"""Run every benchmark, and write down what they say: RESULTS.md and a plot.
+
+    python benchmarks/results.py [--only P6 P7] [--render] [--quick]
+
+Each script checks that its results are right before it prints a time, and prints JSON,
+which is kept in benchmarks/results/. `--render` writes the page from what is there,
+and runs nothing. `--quick` takes one round, to see that everything runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+import claims
+from measuring import machine
+
+HERE = pathlib.Path(__file__).parent
+KEPT = HERE / "results"
+
+
+SCRIPTS = {
+    "materialize": (claims.of_materialize, ["--rounds", "5"]),
+    "threefry": (claims.of_threefry, []),
+    "against_torch": (claims.of_torch, []),
+    "audit": (claims.of_audit, ["--rounds", "3"]),
+    "calibrate": (claims.of_calibrate, []),
+    "read_checkpoint": (claims.of_reading, ["--rounds", "5"]),
+    "sharded": (None, []),
+    "scale": (None, []),
+    "peers": (None, []),
+}
+QUICK = {
+    "materialize": ["--rounds", "1"],
+    "threefry": ["--rounds", "1", "--compile-rounds", "1"],
+    "against_torch": ["--rounds", "1"],
+    "audit": ["--rounds", "1", "--networks", "mlp-50"],
+    "calibrate": ["--rounds", "1"],
+    "read_checkpoint": ["--rounds", "1", "--megabytes", "64"],
+    "sharded": ["--depth", "2", "--width", "512"],
+    "scale": ["--rounds", "1"],
+}
+
+
+# ----------------------------------------------------------------------------- the page
+
+
+def rows() -> list[claims.Row]:
+    """All claims whose script has run."""
+    found = []
+    for name, (reader, _) in SCRIPTS.items():
+        path = KEPT / f"{name}.json"
+        if reader is not None and path.exists():
+            found += reader(json.loads(path.read_text()))
+    return sorted(found, key=lambda row: int(row.claim[1:]))
+
+
+def page(found: list[claims.Row], where: dict) -> str:
+    lines = [
+        "# Measured",
+        "",
+        "Made by `make bench`; not edited by hand. Every ratio compares two ways of",
+        "one task in one run on one machine, in turn; processes are new where a first",
+        "call is the claim. Median (smallest to largest). What is missed says so.",
+        "",
+        ", ".join(f"{name} {value}" for name, value in where.items()),
+        "",
+        "| | measured | target | seen | reached |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in found:
+        sign = "at least" if row.above else "at most"
+        median, low, high = (f"{value:.3g}" for value in row.seen)
+        lines.append(
+            f"| {row.claim} | {row.what} | {sign} {row.target:g} {row.unit} "
+            f"| {median} ({low} to {high}) | {'yes' if row.met else '**no**'} |"
+        )
+    for name in ("sharded", "scale", "peers"):
+        path = KEPT / f"{name}.json"
+        if path.exists():
+            lines += ["", *SECTIONS[name](json.loads(path.read_text()))]
+    return "\n".join(lines) + "\n"
+
+
+def sharded_section(found: dict) -> list[str]:
+    lines = [
+        "## On eight devices (P5)",
+        "",
+        "All bytes equal those of `jax.jit` without a mesh: checked before timing.",
+        "",
+        "| work | process | seconds | own MB | extra memory |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for work, processes in found.items():
+        if isinstance(processes, list):
+            for number, one in enumerate(processes):
+                lines.append(
+                    f"| {work} | {number} | {one['seconds']} | {one['own_megabytes']} "
+                    f"| {100 * one['extra']:.0f} % |"
+                )
+    return lines
+
+
+def scale_section(found: dict) -> list[str]:
+    lines = [
+        "## Seven billion parameters, by their shapes",
+        "",
+        "| work | seconds | MB taken |",
+        "| --- | --- | --- |",
+    ]
+    for name, one in found["seven_billion"].items():
+        seconds, size = one["seconds"]["median"], one["megabytes"]["median"]
+        lines.append(f"| {name} | {seconds:.3g} | {size:.0f} |")
+    lines += [
+        "",
+        "Growth: the slope of log seconds against log size; 1 is linear.",
+        "",
+        "| work | against | slope | seconds |",
+        "| --- | --- | --- | --- |",
+    ]
+    for kind in ("depth", "leaves"):
+        for name, one in found[f"growth_with_{kind}"].items():
+            seconds = ", ".join(f"{s}: {v:.2g}" for s, v in one["seconds"].items())
+            lines.append(f"| {name} | {kind} | {one['exponent']} | {seconds} |")
+    return lines
+
+
+def peers_section(found: dict) -> list[str]:
+    lines = [
+        "## Beside other libraries",
+        "",
+        "| peer | task | theirs over ours | note |",
+        "| --- | --- | --- | --- |",
+    ]
+    for one in found["peers"]:
+        ratio = "" if one["ratio"] is None else f"{one['ratio']['median']:.3g} x"
+        lines.append(f"| {one['peer']} | {one['task']} | {ratio} | {one['note']} |")
+    return lines
+
+
+SECTIONS = {
+    "sharded": sharded_section,
+    "scale": scale_section,
+    "peers": peers_section,
+}
+
+
+def plot(found: list[claims.Row], path: pathlib.Path):
+    """How far each ratio lies from its target, as one picture."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8.5, 0.27 * len(found) + 1.2))
+    for place, row in enumerate(reversed(found)):
+        share = [
+            value / row.target if row.above else row.target / max(value, 1e-3)
+            for value in row.seen
+        ]
+        colour = "#2a78b5" if row.met else "#c8553d"
+        axes.plot(sorted(share[1:]), [place] * 2, color=colour, lw=2, alpha=0.5)
+        axes.plot(share[0], place, "o", color=colour, ms=5)
+    axes.axvline(1, color="0.4", lw=1)
+    axes.set_xscale("log")
+    ticks = (0.25, 0.5, 1, 2, 4, 8)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    labels = [f"{row.claim}  {row.what}" for row in reversed(found)]
+    axes.set_yticks(range(len(found)), labels, fontsize=7)
+    axes.set_ylim(-0.7, len(found) - 0.3)
+    axes.set_xlabel("reached, as a multiple of the target (log scale; right is better)")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="*", choices=SCRIPTS, default=list(SCRIPTS))
+    parser.add_argument("--render", action="store_true")
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    KEPT.mkdir(exist_ok=True)
+    for name in [] if options.render else options.only:
+        arguments = QUICK.get(name, []) if options.quick else SCRIPTS[name][1]
+        start = time.perf_counter()
+        command = [sys.executable, HERE / f"{name}.py", *arguments]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        (KEPT / f"{name}.json").write_text(done.stdout)
+        print(f"{name}: {time.perf_counter() - start:.0f} s", flush=True)
+    found = rows()
+    (HERE / "RESULTS.md").write_text(page(found, machine()))
+    plot(found, HERE / "results" / "reached.png")
+    print(HERE / "RESULTS.md")
+
+
+if __name__ == "__main__":
+    main()
