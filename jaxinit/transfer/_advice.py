@@ -47,6 +47,8 @@ def for_unexpected(
             "Give the whole variables (or the whole state of nnx) as target, "
             "batch_stats with the params, or drop(...) it."
         )
+    if known := _by_convention(name, unfilled):
+        return f"Say {known}, or drop(...) it."
     laid_out = any(isinstance(rule, TorchLayout) for rule in rules)
     layout = is_of_torch(last) and not laid_out
     if prefix := _prefix(name.path, unfilled):
@@ -81,6 +83,19 @@ def for_shape(path: str, made: Shape | None, wanted: Shape) -> str:
     if int(np.prod(made)) == int(np.prod(wanted)):
         return "Say layout(..., reshape=True) if the elements are in the same order."
     return "Say adapt(...) with a function, or keep(...) or draw(...) for this leaf."
+
+
+def _by_convention(name: Name, unfilled: Unfilled) -> str:
+    """The rule for a leaf of nnx without its collection, or with Keras's ":0"."""
+    stem = name.full.removesuffix(":0")
+    if stem != name.full and stem.removeprefix("params:") in unfilled.names:
+        return r"rename('(.*):0', r'\1')"
+    if name.path not in unfilled.paths:
+        return ""
+    last = name.path.rpartition("/")[2]
+    (full, *_) = [n for n in unfilled.names if Name.parse(n).path == name.path]
+    collection = Name.parse(full).collection
+    return rf"rename(r'(.*/{re.escape(last)})', r'{collection}:\1')"
 
 
 def _prefix(path: str, unfilled: Unfilled) -> str:

@@ -72,6 +72,31 @@ def test_a_prefix_without_torch_says_nothing_of_torch():
     assert said == {"ema/fc/kernel": remedy, "ema/fc/bias": remedy}
 
 
+def test_statistics_without_their_collection_get_the_line_that_names_it():
+    saved = nnx.to_pure_dict(nnx.state(Net(nnx.Rngs(0)), (nnx.Param, nnx.BatchStat)))
+    target = nnx.state(Net(nnx.Rngs(1)))
+    said = remedies(target, saved)
+    assert sorted(said) == ["bn/mean", "bn/var"]
+    written = [remedy.removeprefix("Say ") for remedy in said.values()]
+    lines = [line.partition(", or drop(...)")[0] for line in written]
+    assert r"rename(r'(.*/mean)', r'batch_stats:\1')" in lines
+    rules = [eval(line, {"rename": tr.rename}) for line in lines]
+    _, report = tr.merge(target, saved, rules)
+    assert report.target_fates["batch_stats:bn/var"] == "copied"
+
+
+def test_names_of_keras_get_the_line_that_ends_them(tmp_path):
+    np.savez(
+        tmp_path / "keras.npz", **{"fc/kernel:0": ones(8, 4), "fc/bias:0": ones(4)}
+    )
+    source = tr.open_checkpoint(tmp_path / "keras.npz")
+    target = {"fc": PARAMS["fc"]}
+    (remedy,) = set(remedies(target, source).values())
+    assert remedy == r"Say rename('(.*):0', r'\1'), or drop(...) it."
+    _, report = tr.merge(target, source, [tr.rename("(.*):0", r"\1")])
+    assert report.ok
+
+
 def test_statistics_without_a_place_ask_for_the_whole_variables():
     said = remedies(PARAMS, TORCH, [tr.torch_layout()])
     assert sorted(said) == ["bn/running_mean", "bn/running_var"]
