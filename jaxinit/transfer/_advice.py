@@ -56,6 +56,9 @@ def for_unexpected(
         return f"Say {_without(prefix)}{more}, or drop(...) it."
     if layout and _parent(name.path) in unfilled.parents:
         return "Its name is torch's: say torch_layout(), or drop(...) it."
+    others = {Name.parse(full).collection for full in unfilled.names}
+    if name.collection not in ("params", *others):
+        return f"Say drop('{name.collection}:.*'), or where it goes with rename(...)."
     close = get_close_matches(name.full, unfilled.names, n=1) if guess else []
     meant = f"Did you mean {close[0]!r}? " if close else ""
     return f"{meant}Say where it goes with rename(...), or drop(...) it."

@@ -85,6 +85,17 @@ def test_statistics_without_their_collection_get_the_line_that_names_it():
     assert report.target_fates["batch_stats:bn/var"] == "copied"
 
 
+def test_the_rest_of_a_training_state_gets_the_line_that_drops_it():
+    saved = {"params": PARAMS, "step": np.array(3), "opt_state": [{"mu": PARAMS}]}
+    said = remedies({"params": PARAMS}, saved)
+    lines = {
+        remedy.removeprefix("Say ").partition(", or")[0] for remedy in said.values()
+    }
+    assert lines == {"drop('step:.*')", "drop('opt_state:.*')"}
+    rules = [eval(line, {"drop": tr.drop}) for line in sorted(lines)]
+    assert tr.merge({"params": PARAMS}, saved, rules)[1].ok
+
+
 def test_names_of_keras_get_the_line_that_ends_them(tmp_path):
     np.savez(
         tmp_path / "keras.npz", **{"fc/kernel:0": ones(8, 4), "fc/bias:0": ones(4)}
