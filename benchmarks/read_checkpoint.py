@@ -1,6 +1,7 @@
 """A safetensors file of a gigabyte into JAX arrays, against reading the file itself.
 
-    python benchmarks/read_checkpoint.py [--megabytes 1024] [--rounds 5] [--ways torch] > read.json
+    python benchmarks/read_checkpoint.py [--megabytes 1024] [--rounds 5] > read.json
+    python benchmarks/read_checkpoint.py --ways merge torch
 
 Every way runs in a process of its own, in turn with the others, on a file that the
 system has in its cache: `file` reads the bytes into fresh memory and keeps them;
