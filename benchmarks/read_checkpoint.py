@@ -1,13 +1,15 @@
 """A safetensors file of a gigabyte into JAX arrays, against reading the file itself.
 
     python benchmarks/read_checkpoint.py [--megabytes 1024] [--rounds 5] > read.json
+    python benchmarks/read_checkpoint.py --ways merge torch
 
 Every way runs in a process of its own, in turn with the others, on a file that the
 system has in its cache: `file` reads the bytes into fresh memory and keeps them;
 `stream` reads them into the same memory again and again, and keeps nothing;
 `read` gives NumPy arrays, `place` JAX arrays on a device, `merge` a tree that fits its
-target; `library` is `safetensors.numpy.load_file` and a copy to JAX. All others
-are first held to give the right numbers. `over_file` is the median of the ratios to the
+target, `torch` one in which every matrix is transposed, as `torch_layout` has it;
+`library` is `safetensors.numpy.load_file` and a copy to JAX. All others are first held
+to give the right numbers. `over_file` is the median of the ratios to the
 reading of the same round, `extra` the peak of host memory above the arrays that are
 returned, as a part of them.
 """
@@ -30,7 +32,7 @@ import numpy as np
 
 from jaxinit import transfer
 
-WAYS = ("file", "stream", "read", "place", "merge", "library")
+WAYS = ("file", "stream", "read", "place", "merge", "torch", "library")
 SHAPE = (1024, 2048)  # eight megabytes of float32
 PART = 4 * SHAPE[0] * SHAPE[1]
 
@@ -78,11 +80,14 @@ def run(way, path):
     if way == "place":
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         return {name: leaf.place(sharding) for name, leaf in source.items()}
+    shape, rules = SHAPE, []
+    if way == "torch":
+        shape, rules = SHAPE[::-1], [transfer.torch_layout()]
     target = {}
     for name in source:
         layer, leaf = name.split("/")
-        target[layer] = {leaf: jax.ShapeDtypeStruct(SHAPE, jnp.float32)}
-    tree, _ = transfer.merge(target, source)
+        target[layer] = {leaf: jax.ShapeDtypeStruct(shape, jnp.float32)}
+    tree, _ = transfer.merge(target, source, rules)
     return {f"{layer}/kernel": leaves["kernel"] for layer, leaves in tree.items()}
 
 
@@ -105,7 +110,9 @@ def measure(way, path, check):
     if check and way not in ("file", "stream"):
         assert sorted(result) == sorted(names(len(result)))
         for number, name in enumerate(names(len(result))):
-            np.testing.assert_array_equal(np.asarray(result[name]), content(number))
+            found = np.asarray(result[name])
+            wanted = content(number).T if way == "torch" else content(number)
+            np.testing.assert_array_equal(found, wanted)
     return {"seconds": seconds, "extra": (peak - before - nbytes) / nbytes}
 
 
@@ -127,10 +134,10 @@ def spread(values):
     }
 
 
-def order(number):
+def order(ways, number):
     """The ways in the order of one round: each comes first in its turn."""
-    first = number % len(WAYS)
-    return WAYS[first:] + WAYS[:first]
+    first = number % len(ways)
+    return [*ways[first:], *ways[:first]]
 
 
 def main():
@@ -138,6 +145,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--megabytes", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--way", choices=WAYS)
     parser.add_argument("--path")
     parser.add_argument("--check", action="store_true")
@@ -145,13 +153,14 @@ def main():
     if options.way:
         print(json.dumps(measure(options.way, options.path, options.check)))
         return
+    chosen = tuple(dict.fromkeys(("file", *options.ways)))  # what all are held against
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "model.safetensors")
         write(path, options.megabytes // 8)
-        for way in WAYS:
+        for way in chosen:
             in_new_process(way, path, True)
         rounds = [
-            {way: in_new_process(way, path, False) for way in order(number)}
+            {way: in_new_process(way, path, False) for way in order(chosen, number)}
             for number in range(options.rounds)
         ]
     ways = {
@@ -162,7 +171,7 @@ def main():
             ),
             "extra": spread([r[way]["extra"] for r in rounds]),
         }
-        for way in WAYS
+        for way in chosen
     }
     record = {
         "megabytes": options.megabytes,

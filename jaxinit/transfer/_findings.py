@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,15 +11,15 @@ import numpy as np
 
 from jaxinit._paths import Name
 from jaxinit._report import Finding
+from jaxinit.transfer._advice import STATISTICS, Unfilled, for_shape, for_unexpected
 from jaxinit.transfer._arrivals import Arrival
-from jaxinit.transfer._layouts import torch_steps
 from jaxinit.transfer._pairs import Pair
 from jaxinit.transfer._plan import SourceLeaf, TargetLeaf
 from jaxinit.transfer._policy import Policy
-from jaxinit.transfer._steps import Shape, shape_after
+from jaxinit.transfer._rules import Rule
+from jaxinit.transfer._steps import Shape
 
 _MOST_GUESSES = 200
-_STATISTICS = ("running_mean", "running_var")
 _LANDED = ("copied", "cast", "adapted")
 _KINDS = {
     "floating": jnp.floating,
@@ -56,7 +55,8 @@ def unexpected(
     policy: Policy,
     full: str,
     arrival: Arrival,
-    unfilled: Iterable[str],
+    unfilled: Unfilled,
+    rules: Sequence[Rule],
     findings: list[Any],
 ) -> None:
     """A leaf of the source that reaches no leaf of the target."""
@@ -69,9 +69,7 @@ def unexpected(
         return
     # Nobody reads hundreds of guesses, which would take minutes.
     few = len(findings) < _MOST_GUESSES
-    close = get_close_matches(name, list(unfilled), n=1) if few else []
-    meant = f"Did you mean {close[0]!r}? " if close else ""
-    remedy = f"{meant}Say where it goes with rename(...), or drop(...) it."
+    remedy = for_unexpected(arrival.name, unfilled, rules, guess=few)
     note(policy, "unexpected", full, f"{where}.", remedy, findings)
 
 
@@ -87,32 +85,12 @@ def mismatch(
     """A pair whose shapes differ, or cannot be brought together at all."""
     sources = " and ".join(pair.recipe.sources[:3])
     if problem or made is None:
-        cause = f"from {sources}: {problem}"
+        cause = f"from {sources}: {problem.removesuffix('.')}."
     else:
         after = f" after {pair.recipe}" if str(pair.recipe) else ""
         cause = f"{sources} has shape {made}{after}, the target {wanted}."
-    remedy = _advice(name, made, wanted)
+    remedy = for_shape(name.path, made, wanted)
     note(policy, "shape", name.full, cause, remedy, findings)
-
-
-def _advice(name: Name, made: Shape | None, wanted: Shape) -> str:
-    path = name.path
-    if made is None:
-        return "Correct the rule, or say keep(...) or draw(...) for this leaf."
-    if len(made) == len(wanted) >= 2:
-        backwards = torch_steps(path, made, wanted, transposed=False)
-        if backwards and shape_after(backwards, made) == wanted:
-            return "The axes are in another order: say torch_layout() or layout(...)."
-        if sorted(made) == sorted(wanted) and made != wanted:
-            return (
-                "The axes are in another order: say layout(..., transpose=...), or, "
-                "for a ConvTranspose of torch, torch_layout(transposed=...)."
-            )
-        if len(made) > 2 and (*made[:-2], made[-1]) == (*wanted[:-2], wanted[-1]):
-            return "Say adapt(..., adapters.inflate_channels, channels=..., mode=...)."
-    if int(np.prod(made)) == int(np.prod(wanted)):
-        return "Say layout(..., reshape=True) if the elements are in the same order."
-    return "Say adapt(...) with a function, or keep(...) or draw(...) for this leaf."
 
 
 def ambiguous(name: Name, pair: Pair, findings: list[Any]) -> None:
@@ -189,7 +167,7 @@ def check_statistics(
         name = Name.parse(leaf.name)
         statistics = (
             name.collection == "batch_stats"
-            or name.path.rpartition("/")[2] in _STATISTICS
+            or name.path.rpartition("/")[2] in STATISTICS
         )
         if statistics and leaf.fate == "dropped" and _parent(name) in used:
             note(

@@ -19,7 +19,7 @@ def is_finite(values: np.ndarray) -> bool:
     if values.dtype.name in ("float32", "float64"):
         # NaN survives minimum and maximum, and no array of booleans is made.
         return bool(np.isfinite(values.min()) and np.isfinite(values.max()))
-    flat = values.reshape(-1)
+    flat = values.ravel(order="K")  # in whatever order they lie in memory
     return all(
         _chunk_is_finite(flat[start : start + _CHUNK])
         for start in range(0, flat.size, _CHUNK)

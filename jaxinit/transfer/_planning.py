@@ -14,6 +14,7 @@ from jaxinit._paths import Name
 from jaxinit._rules import Rule as Matching
 from jaxinit._rules import first_matches
 from jaxinit.transfer import _findings as say
+from jaxinit.transfer._advice import Unfilled
 from jaxinit.transfer._arrivals import depart
 from jaxinit.transfer._functions import (
     adapter_of,
@@ -101,7 +102,7 @@ class Planner:
         for full, reason in {**departure.dropped, **meeting.dropped}.items():
             self.used[full], self.how[full] = "dropped", reason
         unfilled = [leaf.name for leaf in targets if leaf.fate == "missing"]
-        self._stray(meeting, unfilled)
+        self._stray(meeting, Unfilled.of(unfilled))
         sources = tuple(
             SourceLeaf(full, self.used[full], leaf.shape, leaf.dtype.name)
             for full, leaf in self.arrays.items()
@@ -210,7 +211,7 @@ class Planner:
             if self.used.get(full) != "used":
                 self.used[full] = fate
 
-    def _stray(self, meeting: Meeting, unfilled: Sequence[str]) -> None:
+    def _stray(self, meeting: Meeting, unfilled: Unfilled) -> None:
         findings: list[Any] = []
         for arrival in meeting.stray:
             for full in arrival.recipe.sources:
@@ -218,7 +219,9 @@ class Planner:
                 self.used.setdefault(full, "dropped") if allowed else (
                     self.used.__setitem__(full, "unexpected")
                 )
-                say.unexpected(self.policy, full, arrival, unfilled, findings)
+                say.unexpected(
+                    self.policy, full, arrival, unfilled, self.rules, findings
+                )
         self.findings += findings
 
     def _target_rows(self, targets: Sequence[TargetLeaf]) -> list[tuple[Any, ...]]:

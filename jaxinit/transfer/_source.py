@@ -7,6 +7,7 @@ are asked for, one leaf or one slice of it at a time.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
 
-from jaxinit._errors import CheckpointError
+from jaxinit._errors import CheckpointError, MergeError
 from jaxinit._paths import flatten
 from jaxinit.transfer._finite import explain, is_finite
 from jaxinit.transfer._origin import Origin
@@ -205,6 +206,17 @@ def as_source(tree: Any, *, argument: str = "source") -> Source:
     """
     if isinstance(tree, Source):
         return tree
+    if isinstance(tree, (str, os.PathLike)):
+        raise MergeError(
+            f"{argument}: is the text or path {str(tree)!r}; write "
+            f"open_checkpoint({str(tree)!r})"
+        )
+    foreign = _leaf_of_torch(tree)
+    if foreign is not None:
+        raise MergeError(
+            f"{argument}: holds tensors of torch, such as {foreign!r}; save them, "
+            "torch.save(model.state_dict(), path), and give open_checkpoint(path)"
+        )
     origin = Origin(None, label=argument)
     flat = flatten(tree, argument=argument)
     leaves = {
@@ -214,6 +226,14 @@ def as_source(tree: Any, *, argument: str = "source") -> Source:
     }
     listed = tuple(name.full for name in flat.names if flat.is_random_state(name))
     return Source(leaves, format="tree", origins=(origin,), random_state=listed)
+
+
+def _leaf_of_torch(tree: Any) -> str | None:
+    """The path of the first leaf that is a tensor of torch, if there is one."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if type(leaf).__module__.partition(".")[0] == "torch":
+            return jax.tree_util.keystr(path, simple=True, separator="/")
+    return None
 
 
 def _narrowed(value: np.ndarray, dtype: np.dtype) -> np.ndarray:

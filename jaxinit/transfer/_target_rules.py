@@ -138,6 +138,22 @@ def adapt(
                 f"adapter {name} has no option {unknown[0]!r}; it takes "
                 f"{', '.join(list(parameters)[1:]) or 'none'}"
             )
+        # The merge gives these two, see `supplied`.
+        given = {*options, "shape", "key"}
+        unsaid = [
+            name
+            for name, parameter in list(parameters.items())[1:]
+            if parameter.kind is parameter.KEYWORD_ONLY
+            and parameter.default is parameter.empty
+            and name not in given
+        ]
+        if unsaid:
+            name = getattr(adapter, "__name__", repr(adapter))
+            options_of = ", ".join(f"{option}=..." for option in unsaid)
+            raise RuleError(
+                f"adapter {name} needs the option {unsaid[0]!r}; write "
+                f"adapt({pattern!r}, {name}, {options_of})"
+            )
     return Adapt(pattern, adapter, tuple(options.items()), optional=optional)
 
 

@@ -25,6 +25,8 @@ _VECTORS = {"weight": ("scale",), "bias": ("bias", "b", "offset")}
 _ARRAYS = {"weight": ("kernel", "embedding", "w", "embeddings")}
 _STATISTICS = {"running_mean": "mean", "running_var": "var"}
 
+_LONE = ("weight", COUNTER, *_STATISTICS)
+
 _RECURRENT = re.compile(r"(weight|bias)_(ih|hh)(?:_l0)?")
 _PACKED = re.compile(r"in_proj_(weight|bias)")
 _SEPARATE = re.compile(r"([qkv])_proj_weight")
@@ -58,6 +60,15 @@ _NO_RESET_BIAS = (
     "torch's GRU adds a bias inside of the reset gate, for which nnx.GRUCell has no "
     "place: use a cell that has one"
 )
+
+
+def is_of_torch(last: str) -> bool:
+    """Whether the last key of a path is one that torch alone uses."""
+    return last in _LONE or bool(
+        _RECURRENT.fullmatch(last)
+        or _PACKED.fullmatch(last)
+        or _SEPARATE.fullmatch(last)
+    )
 
 
 def translate(

@@ -10,6 +10,10 @@ def pickled(value):
 
 
 TORCH_PICKLES = {
+    "a tensor without a name": (
+        b"\x80\2" + tensor() + b".",
+        "holds one tensor, without a name; save a dictionary",
+    ),
     "another global": (
         pickled(b"cos\nsystem\n(X\4\0\0\0true" + b"tR"),
         "os.system|posix",

@@ -15,7 +15,7 @@ from flax import nnx
 
 from jaxinit import transfer as tr
 
-IMAGE = efficientnet.photographs()[:1]
+IMAGE = efficientnet.photographs()[:1, 40:104, 40:104]  # a part, as it is quicker
 SPATIAL = "(stem|.*/depthwise)/conv/kernel"
 KERNEL_5 = r"blocks.5/depthwise/conv/kernel"
 KERNEL_8 = r"blocks.8/depthwise/conv/kernel"
@@ -79,7 +79,7 @@ MISTAKES = {
     ),
 }
 IN_MAKE_TEST = {
-    "nnx": ["default epsilon", "one square kernel transposed"],
+    "nnx": ["default epsilon", "one square kernel transposed", "statistics forgotten"],
     "linen": list(MISTAKES),
 }
 

@@ -1,6 +1,6 @@
 """Mutations of real files: read, or refused by a CheckpointError, and nothing else.
 
-Nothing else means: no other error, no more memory than the limits say, no long wait.
+Nothing else means: no other error, no more memory than the limits say, no long work.
 """
 
 import pathlib
@@ -17,7 +17,7 @@ from jaxinit.transfer import Limits, open_checkpoint
 
 LIMITS = Limits(max_bytes=1 << 20, max_eager_bytes=1 << 20, max_leaves=1000)
 MEMORY = 16 << 20
-SECONDS = 60.0  # of a busy machine; a file that hangs takes for ever
+SECONDS = 20.0  # of computing: other processes may hold up this one for minutes
 INTERESTING = [b"\0", b"\xff", b"\x7f", b"\x80", b"\0" * 4, b"\xff" * 4, b"\xff" * 8]
 
 
@@ -56,7 +56,7 @@ def mutate(content, generator):
 def outcome(path, format):
     """Whether a file is read, once its cost has been checked."""
     tracemalloc.reset_peak()
-    before, start = tracemalloc.get_traced_memory()[0], time.perf_counter()
+    before, start = tracemalloc.get_traced_memory()[0], time.process_time()
     try:
         source = open_checkpoint(path, format=format, limits=LIMITS)
         for leaf in source.values():
@@ -66,7 +66,7 @@ def outcome(path, format):
         refusal = str(error)
     assert refusal is None or str(path) in refusal
     assert tracemalloc.get_traced_memory()[1] - before < MEMORY
-    assert time.perf_counter() - start < SECONDS
+    assert time.process_time() - start < SECONDS
     return refusal is None
 
 

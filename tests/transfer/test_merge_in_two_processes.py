@@ -1,15 +1,11 @@
 """Two processes, one mesh: each merges its own shards, and together they hold all."""
 
-import json
-import os
 import pathlib
-import socket
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from pair_of_processes import said_by_two
 
 from jaxinit import initializers
 from jaxinit._keys import fold_name
@@ -17,35 +13,11 @@ from jaxinit._keys import fold_name
 PROGRAM = pathlib.Path(__file__).with_name("merge_in_two_processes.py")
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def test_each_process_merges_its_own_shards(tmp_path):
     values = np.arange(32, dtype="float32").reshape(8, 4)
     arrays = {"plain": values, "turned": values.T, "doubled": values}
     np.savez(tmp_path / "w.npz", **arrays)
-    port = free_port()
-    environment = {key: text for key, text in os.environ.items() if key != "XLA_FLAGS"}
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-    running = [
-        subprocess.Popen(
-            [sys.executable, PROGRAM, tmp_path / "w.npz", str(port), str(process)],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for process in range(2)
-    ]
-    try:
-        # Before the last line, the processes say that they have found each other.
-        texts = [process.communicate(timeout=120)[0] for process in running]
-        said = [json.loads(text.splitlines()[-1]) for text in texts]
-    finally:
-        for process in running:
-            process.kill()
+    said = said_by_two(PROGRAM, tmp_path / "w.npz")
     draw = jax.jit(lambda key: initializers.normal()(key, (8, 4), jnp.float32))
     expected = {
         "plain": values,

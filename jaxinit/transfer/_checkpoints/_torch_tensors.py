@@ -256,6 +256,11 @@ def source_of(
     """The tensors of an unpickled tree as leaves; `place` says where a storage lies."""
     origin: Origin = budget.origin
     found, metadata = _tensors(tree, budget)
+    if any(keys == () for keys, _ in found):
+        raise budget.refuse(
+            "holds one tensor, without a name; save a dictionary, "
+            'torch.save({"weight": tensor}, path)'
+        )
     budget.expansion(budget.nbytes, path.stat().st_size)
     apart = [
         tuple(part for key in keys for part in split_key(key, separator or ".", budget))
