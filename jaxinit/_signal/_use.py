@@ -44,7 +44,8 @@ class Use:
         strides or dilations make them unequal. None where the kind has no fans.
       fan_out: outputs that one input contributes to, likewise.
       taps_in: the exact average of `fan_in` over all outputs, at the sizes traced:
-        products with padding are not counted. Where nothing is padded, `fan_in`.
+        products with padding are not counted. Where nothing is padded, `fan_in`. None
+        where a kernel is masked and its input padded: `detail` says so.
       taps_out: the exact average of `fan_out` over all inputs.
       in_axis: axes of the stored array that are summed over.
       out_axis: axes of the stored array that index outputs.
