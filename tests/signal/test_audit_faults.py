@@ -120,17 +120,17 @@ def test_a_fan_wrong_by_heads(relaxed_promotion):
     x = jax.random.normal(jax.random.key(1), (BATCH, 5, 64))
     module = heads(nn.initializers.lecun_normal())
     variables = module.init(jax.random.key(0), x)
-    report = jaxinit.audit(*jaxinit.from_linen(module, variables, x))
-    first = report.findings[0]
+    f, params, *args = jaxinit.from_linen(module, variables, x)
+    auditor = Auditor(trace_signal(f, params, *args))
+    first = auditor(jax.tree.leaves(params)).findings[0]
     assert (first.severity, first.code) == ("error", "wrong-fan")
     assert first.leaf == "Einsum_0/kernel"
     assert "that for fan_in 512" in first.cause
     assert "its true fan_in is 64" in first.cause
     assert "2.83 times too small" in first.cause
     told = initializers.lecun_normal(equation="btd,ndh->btnh")
-    variables = heads(told).init(jax.random.key(0), x)
-    report = jaxinit.audit(*jaxinit.from_linen(heads(told), variables, x))
-    assert not report.findings
+    params = heads(told).init(jax.random.key(0), x)["params"]
+    assert not auditor(jax.tree.leaves(params)).findings
 
 
 def test_a_fan_wrong_by_experts():
