@@ -262,15 +262,15 @@ def test_large_weights_of_a_recurrent_cell_are_told(cell, leaf):
 
     keys = jax.random.split(jax.random.key(0))
     init = initializers.lecun_normal()
-    params = {"x": init(keys[0], (48, 48)), "h": init(keys[1], (48, 48))}
-    params["b"] = jnp.zeros(48)
-    xs = jax.random.normal(jax.random.key(1), (5, BATCH, 48))
+    params = {"x": init(keys[0], (96, 96)), "h": init(keys[1], (96, 96))}
+    params["b"] = jnp.zeros(96)
+    xs = jax.random.normal(jax.random.key(1), (5, BATCH, 96))
     audit = Auditor(trace_signal(f, params, xs))
     assert not audit(jax.tree.leaves(params)).findings
     params[leaf] = plant.large(keys[0], (params[leaf]))
     (finding,) = audit(jax.tree.leaves(params)).findings
     assert (finding.severity, finding.leaf, finding.code) == ("error", leaf, "gain")
-    params[leaf] = init(keys[1], (48, 48))
-    params["b"] = jnp.full(48, -10.0)
+    params[leaf] = init(keys[1], (96, 96))
+    params["b"] = jnp.full(96, -10.0)
     (finding,) = audit(jax.tree.leaves(params)).findings
     assert (finding.leaf, finding.code) == ("b", "saturated")
