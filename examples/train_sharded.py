@@ -86,8 +86,7 @@ def start(path, mesh):
     rules = [tr.keep("head/.*")]
     params, merged = tr.merge(params, tr.open_checkpoint(path), rules)
     print(merged.raise_if("error"))
-    if jax.process_count() == 1:  # once is enough: it looks at values from all devices
-        print(jaxinit.audit(model.apply, params, on(mesh, x)).raise_if("error"))
+    print(jaxinit.audit(model.apply, params, on(mesh, x)).raise_if("error"))
     shardings = place(jax.eval_shape(optimizer.init, params))
     state = jax.jit(optimizer.init, out_shardings=shardings)(params)
     return {"params": params, "state": state}

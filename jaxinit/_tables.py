@@ -32,6 +32,19 @@ def plain_text(report: Report, width: int = 80) -> str:
     return "\n".join(line.rstrip() for line in captured.get().rstrip().splitlines())
 
 
+# Doubled braces, since rich formats it. A narrow screen gets smaller letters, and what
+# does not fit can be moved sideways; in the dark, dark colours become bright ones.
+_STYLE = """
+:root {{ color-scheme: light dark; }}
+body {{ margin: 1rem; color: #000; background: #fff; }}
+pre {{ font: clamp(10px, 1.4vw, 14px)/1.35 monospace; overflow-x: auto; margin: 0; }}
+@media (prefers-color-scheme: dark) {{
+  body {{ background: #14161a; }}
+  pre {{ filter: invert(0.92) hue-rotate(180deg); }}
+}}
+"""
+
+
 def html_page(report: Report, width: int = 120) -> str:
     """The report as a page of its own, styles included."""
     console = _console(io.StringIO(), width, color_system="truecolor", record=True)
@@ -41,10 +54,9 @@ def html_page(report: Report, width: int = 120) -> str:
         inline_styles=True,
         code_format=(
             '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            f"<title>{title}</title>\n</head>\n"
-            '<body style="color: {foreground}; background-color: {background}">\n'
-            '<pre style="font-family: monospace; line-height: 1.3">{code}</pre>\n'
-            "</body>\n</html>\n"
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n"
+            "<body>\n<pre>{code}</pre>\n</body>\n</html>\n"
         ),
     )
 

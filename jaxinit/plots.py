@@ -70,7 +70,8 @@ def audit(report: Any, *, figure: Any = None) -> Any:
             axes.set_yscale("log")
             axes.set_ylim(10.0 ** math.floor(low - 0.1), 10.0 ** math.ceil(high + 0.1))
         elif not logarithmic:
-            axes.set_ylim(-1.05 if min(values, default=0) < -0.05 else -0.05, 1.05)
+            below = any(value < -0.05 for value in values)
+            axes.set_ylim(-1.05 if below else -0.05, 1.05)
         axes.set_xlim(-0.5, max(len(rows), 1) - 0.5)
         axes.set_ylabel(title)
         axes.grid(visible=True, alpha=0.3)

@@ -439,3 +439,14 @@ def test_the_page_holds_everything_and_needs_nothing():
     ):
         assert shown in text
     assert page == report.to_html()
+
+
+def test_a_page_fits_narrow_screens_and_dark_ones():
+    page = Report("t", columns=("a",), rows=[("b",)]).to_html()
+    assert (
+        '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
+    )
+    assert "prefers-color-scheme: dark" in page
+    assert "overflow-x: auto" in page
+    assert "{{" not in page
+    assert not any(link in page for link in ("http", "src=", "href=", "@import"))

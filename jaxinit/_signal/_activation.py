@@ -72,7 +72,11 @@ def activation_after(
         if len(ends) != 1:
             if whole:
                 break
-            return None, ""
+            whole, ends = _neck(frame, start, region)
+            if not whole:
+                return None, ""
+            end = ends[0]
+            break
         whole += region
         end = ends[0]
     if not whole:
@@ -104,15 +108,27 @@ def _region(frame: Frame, start: Any) -> tuple[list[int], list[Any]]:
         if frame.live[number] and _belongs(frame, eqn, inside, start):
             inside.update(eqn.outvars)
             region.append(number)
+    return _without_dropout(frame, region, _ends(frame, start, region))
+
+
+def _ends(frame: Frame, start: Any, region: list[int]) -> list[Any]:
+    """What is read outside of a region, of that and of what it starts from."""
     members = set(region)
     outputs = set(v for v in frame.program.jaxpr.outvars if not isinstance(v, Constant))
-    ends = [
+    return [
         var
         for var in (start, *(v for n in region for v in frame.eqns[n].outvars))
         if var in outputs or any(n not in members for n in frame.readers.get(var, []))
     ]
-    region, ends = _without_dropout(frame, region, ends)
-    return region, ends
+
+
+def _neck(frame: Frame, start: Any, region: list[int]) -> tuple[list[int], list[Any]]:
+    """The longest beginning of a region with one end: z, where z and 1 - z are used."""
+    for size in range(len(region) - 1, 0, -1):
+        ends = _ends(frame, start, region[:size])
+        if len(ends) == 1 and not _is_linear(frame, region[:size]):
+            return region[:size], ends
+    return [], []
 
 
 def _without_dropout(

@@ -16,6 +16,7 @@ from jaxinit._signal import _thresholds
 from jaxinit._signal._program import Signal
 from jaxinit._signal._readings import Reading, by_leaf
 from jaxinit._signal._use import Use
+from jaxinit._signal._whole import any_in, not_finite_in
 from jaxinit._signal._wrong_fans import wrong_fan
 
 # A leaf that has several things wrong is told of the first of these.
@@ -88,8 +89,8 @@ def _not_finite(
 ) -> Cause | None:
     if math.isfinite(reading.weight_rms):
         return None
-    values = np.asarray(signal.params.leaves[reading.place.leaf])
-    bad = int(np.sum(~np.isfinite(values.astype(np.float32))))
+    leaf = signal.params.leaves[reading.place.leaf]
+    bad = not_finite_in(leaf)
     if not bad:
         return None  # so large that their squares are not finite
     return Cause(
@@ -98,7 +99,7 @@ def _not_finite(
         reading.leaf,
         reading.label,
         order,
-        f"{bad} of its {values.size} numbers are NaN or infinite",
+        f"{bad} of its {np.size(leaf)} numbers are NaN or infinite",
         reinit_line(reading.leaf),
     )
 
@@ -113,7 +114,7 @@ def _others_not_finite(
         real = jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
         if name.full in weights or not sites or not real:
             continue
-        bad = int(jnp.sum(~jnp.isfinite(leaf)))
+        bad = not_finite_in(leaf)
         if bad:
             first: Any = min(sites)  # numbers and roles alternate, and so compare
             here = [n for n, row in enumerate(rows) if row.place.after >= first]
@@ -136,9 +137,8 @@ def _zero(
     if reading.weight_rms != 0.0:
         return None
     # Denormal numbers have squares of zero and are none.
-    if np.any(np.asarray(signal.params.leaves[reading.place.leaf])) and not (
-        reading.place.layers
-    ):
+    leaf = signal.params.leaves[reading.place.leaf]
+    if not reading.place.layers and any_in(leaf):
         return None
     later = rows[int(order) + 1 :]
     ends = bool(later) and any(_without_signal(other, rows) for other in later)
@@ -173,7 +173,7 @@ def _without_signal(reading: Reading, rows: Sequence[Reading]) -> bool:
 
 def same_examples(reading: Reading) -> bool:
     """Whether all examples are one there, to rounding."""
-    return reading.examples > 1 and reading.cosine > 1.0 - 1e-6
+    return reading.examples > 1 and reading.apart < 1e-6
 
 
 def _duplicates(

@@ -1,4 +1,4 @@
-"""What follows a product: its bias, a normalization, an activation."""
+"""What follows a product: its bias, other products, a normalization, an activation."""
 
 from __future__ import annotations
 
@@ -8,22 +8,15 @@ from typing import Any
 
 from jax.extend.core import Literal as Constant
 
-from jaxinit._primitives import REDUCTIONS, TRANSPARENT
+from jaxinit._primitives import REDUCTIONS
 from jaxinit._signal._activation import activation_after, identity
 from jaxinit._signal._frames import Frame
 from jaxinit._signal._fused import blocks_of
+from jaxinit._signal._parts import Part
+from jaxinit._signal._sums import PASSING, SUMS, passed, sum_after, taken
 from jaxinit._signal._use import Site
 from jaxinit._signal._weights import Value
 
-_PASSING = TRANSPARENT | {
-    "broadcast_in_dim",
-    "convert_element_type",
-    "psum",
-    "psum_invariant",
-    "reshape",
-    "squeeze",
-    "transpose",
-}
 _ROOTS = frozenset({"rsqrt", "sqrt", "pow"})
 
 
@@ -32,37 +25,29 @@ class Following:
     """What a product runs into; the fields are those of a use."""
 
     bias_site: Site | None = None
+    sum_site: Site | None = None
+    summed: int = 1
     feeds_norm: bool = False
     activation: Callable[[Any], Any] | None = None
     activation_name: str = ""
     blocks: int = 1
 
 
-def following(frame: Frame, number: int, values: Mapping[Any, Value]) -> Following:
-    """What follows the first result of an equation in its frame."""
-    start = _passed(frame, frame.eqns[number].outvars[0])
+def following(
+    frame: Frame, number: int, values: Mapping[Any, Value], part: Part | None = None
+) -> Following:
+    """What follows the first result of an equation in its frame, or a part of it."""
+    start = passed(frame, frame.eqns[number].outvars[0])
     bias = _bias(frame, start, values)
     if bias is not None:
-        start = _passed(frame, frame.eqns[bias].outvars[0])
+        start = passed(frame, frame.eqns[bias].outvars[0])
     site = None if bias is None else frame.sites[bias]
     blocks = blocks_of(frame, start)
     if _feeds_norm(frame, start, values):
-        return Following(site, True, identity, "identity", blocks)
-    return Following(site, False, *activation_after(frame, start), blocks)
-
-
-def _passed(frame: Frame, var: Any) -> Any:
-    """The variable behind steps that only rearrange its elements."""
-    while True:
-        readers = frame.readers.get(var, [])
-        if len(readers) != 1 or var in frame.program.jaxpr.outvars:
-            return var
-        eqn = frame.eqns[readers[0]]
-        if eqn.primitive.name not in _PASSING or len(eqn.outvars) != 1:
-            return var
-        if eqn.outvars[0].aval.size != var.aval.size:
-            return var
-        var = eqn.outvars[0]
+        return Following(site, None, 1, True, identity, "identity", blocks)
+    end, summed, start = sum_after(frame, taken(frame, start, part), values)
+    last = None if end is None else frame.sites[end]
+    return Following(site, last, summed, False, *activation_after(frame, start), blocks)
 
 
 def _bias(frame: Frame, var: Any, values: Mapping[Any, Value]) -> int | None:
@@ -71,7 +56,7 @@ def _bias(frame: Frame, var: Any, values: Mapping[Any, Value]) -> int | None:
     if len(readers) != 1 or var in frame.program.jaxpr.outvars:
         return None
     eqn = frame.eqns[readers[0]]
-    if eqn.primitive.name not in ("add", "add_any"):
+    if eqn.primitive.name not in SUMS:
         return None
     other = next((atom for atom in eqn.invars if atom is not var), None)
     if other is None or isinstance(other, Constant) or not values[other].is_parameter:
@@ -130,7 +115,7 @@ def _sort(
         return "normalized"
     if "elements" in own:
         plain = name in ("add", "sub", "mul", "square", "integer_pow", "abs", "real")
-        return "elements" if plain or name in _PASSING else None
+        return "elements" if plain or name in PASSING else None
     return "root" if name in _ROOTS or "root" in own else "statistic"
 
 

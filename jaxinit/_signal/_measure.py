@@ -14,13 +14,14 @@ from jaxinit._signal import _moments
 from jaxinit._signal._activity import Tails, tails
 from jaxinit._signal._direction import probe_loss, seed_of
 from jaxinit._signal._interpret import interpret
-from jaxinit._signal._measured import Measured, moments_of, rms, squares
+from jaxinit._signal._measured import Measured, moments_of, rms
 from jaxinit._signal._parts import Part, label, piece
 from jaxinit._signal._places import Place, examples_in, part_after, shape_at
 from jaxinit._signal._program import Signal
 from jaxinit._signal._sites import equation, has_tap
 from jaxinit._signal._taps import tapped
 from jaxinit._signal._use import Site, Use
+from jaxinit._signal._whole import by_slice, everywhere, is_here, squares
 
 # Of float32: squares of numbers below 1e-19 are zero. Gradients are measured a second
 # time, enlarged by this, where the first time says zero.
@@ -57,7 +58,10 @@ class Meter:
 
     def __call__(self, params: Sequence[Any]) -> Measured:
         """Measure with these leaves in place of the parameters."""
-        inputs = [jnp.asarray(leaf) for leaf in self.signal.with_params(params)]
+        inputs = [
+            jnp.asarray(leaf) if is_here(leaf) else leaf
+            for leaf in self.signal.with_params(params)
+        ]
         if self.compiled is None:
             self.compiled = self._compile(inputs)
         plain = jax.device_get(self.compiled(inputs, self.seed, 1.0))
@@ -74,13 +78,15 @@ class Meter:
 
     def lower(self, inputs: Sequence[Any]) -> Any:
         """The program, not yet compiled."""
+        # Each process gets all of the numbers.
+        whole = everywhere(inputs)
         try:
-            return jax.jit(self._run).lower(inputs, self.seed, 1.0)
+            return jax.jit(self._run, out_shardings=whole).lower(inputs, self.seed, 1.0)
         except ValueError as error:
             if "everse-mode differentiation" not in str(error):
                 raise
             self.backward = False
-            return jax.jit(self._run).lower(inputs, self.seed, 1.0)
+            return jax.jit(self._run, out_shardings=whole).lower(inputs, self.seed, 1.0)
 
     def _compile(self, inputs: Sequence[Any]) -> Any:
         return self.lower(inputs).compile()
@@ -112,7 +118,7 @@ class Meter:
             return value, records, {}, []
         gradient = jax.grad(forward, (0, 1), has_aux=True)
         (slopes, seen), (value, records) = gradient(chosen, taps)
-        return value, records, seen, self._squares(slopes, _moments.by_slice)
+        return value, records, seen, self._squares(slopes, by_slice)
 
     def _loss(self, results: Sequence[Any], seed: Any) -> Any:
         if self.loss is not None:
@@ -135,7 +141,10 @@ class Meter:
         for place, ends in zip(self.places, self.tails, strict=True):
             eqn = equation(program, place.site)
             features = _moments.feature_axes(
-                eqn, place.use.operand, shape_at(self.signal, place.after)
+                eqn,
+                place.use.operand,
+                shape_at(self.signal, place.after),
+                place.use.part,
             )
             part = part_after(self.signal, place)
             parts.setdefault(place.site, []).append(_product_probe(place))

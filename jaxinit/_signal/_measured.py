@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,10 @@ class Moments:
       product_rms: of the product itself, before the bias.
       rms: of the product with its bias.
       mean: of the product with its bias.
-      cosine: mean cosine of the angle between two examples there.
+      cosine: mean cosine of the angle between two examples there; NaN where each has
+        one number only, which has a sign and no direction.
+      apart: how far two examples are from each other: 0 if all are equal, 1 if they
+        are orthogonal.
       idle: share of the numbers in the flat tails of the activation; NaN if it has
         none.
       dead: share of the units that are there for all examples.
@@ -45,6 +48,7 @@ class Moments:
     rms: np.ndarray
     mean: np.ndarray
     cosine: np.ndarray
+    apart: np.ndarray
     idle: np.ndarray
     dead: np.ndarray
     expected_dead: np.ndarray
@@ -96,8 +100,8 @@ def moments_of(
     eqn = equation(signal.program, place.site)
     data = eqn.invars[1 - (place.use.operand or 0)].aval.size
     whole_shape = shape_at(signal, place.after)
-    features = _moments.feature_axes(eqn, place.use.operand, whole_shape)
     part, part_here = place.use.part, part_after(signal, place)
+    features = _moments.feature_axes(eqn, place.use.operand, whole_shape, part)
     shape = resized(whole_shape, part_here)
     units = math.prod(shape[axis] for axis in features)
     size = math.prod(shape)
@@ -111,7 +115,7 @@ def moments_of(
     ran = gather.runs > 0
     whole = _moments.examples_at(shape, features, examples)
     idle, dead, expected = blank, blank, blank
-    cosine = _moments.cosine(gram)
+    cosine = _moments.cosine(gram) if size > whole else blank
     size_rms = np.sqrt(gather.mean(after["square"]) / size)
     if "idle" in after:
         counts = gather.total(after["idle"]), gather.total(after["computed"])
@@ -125,6 +129,7 @@ def moments_of(
         rms=size_rms,
         mean=gather.mean(after["sum"]) / size,
         cosine=cosine,
+        apart=_moments.apart(gram),
         idle=idle,
         dead=dead,
         expected_dead=expected,
@@ -212,21 +217,3 @@ def rms(square: Any, size: int) -> np.ndarray:
     """The root mean square of so many numbers, from their sum of squares."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.sqrt(np.asarray(square, np.float64) / size)
-
-
-def squares(leaf: Any, axes: Sequence[int]) -> np.ndarray:
-    """The sum of squares of a leaf for each index along the axes, on the host.
-
-    Compiling this for every shape would take longer than NumPy takes for all of it.
-    """
-    if not getattr(leaf, "is_fully_addressable", True):
-        return np.asarray(_moments.by_slice(leaf, axes))
-    array = np.asarray(leaf)
-    if array.dtype.itemsize < 4:
-        array = array.astype(np.float32)
-    others = [axis for axis in range(array.ndim) if axis not in axes]
-    layers = tuple(array.shape[axis] for axis in axes)
-    rows = np.transpose(array, (*axes, *others)).reshape(math.prod(layers), -1)
-    with np.errstate(all="ignore"):
-        found = [np.vdot(row, row).real for row in rows]
-    return np.reshape(np.asarray(found, np.float64), layers)

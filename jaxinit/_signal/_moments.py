@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 
 from jaxinit._signal._activity import Tails
+from jaxinit._signal._parts import Part, resized
 from jaxinit._signal._taps import sum_of_squares, wide
 
 # So many examples are compared with each other.
@@ -97,13 +98,19 @@ def _axes(
 
 
 def feature_axes(
-    eqn: Any, operand: int | None, shape: Sequence[int]
+    eqn: Any,
+    operand: int | None,
+    shape: Sequence[int],
+    part: Part | None = None,
 ) -> tuple[int, ...]:
     """The axes along which the units of a product lie, in an array of this shape.
 
-    `eqn` is the product; the shape is its own, or that of its sum with the bias.
+    `eqn` is the product; the shape is its own, that of a part of it, or that of its sum
+    with the bias.
     """
     product = eqn.outvars[0].aval.shape
+    if tuple(shape) != tuple(product):
+        product = resized(product, part)
     if eqn.primitive.name == "conv_general_dilated":
         axes = [eqn.params["dimension_numbers"].out_spec[1]]
     else:
@@ -122,13 +129,19 @@ def feature_axes(
     return (len(shape) - 1,) if shape else ()
 
 
-def by_slice(leaf: Any, axes: Sequence[int]) -> jax.Array:
-    """The sum of squares of a leaf, for each index along the axes."""
-    if not axes:
-        return sum_of_squares(leaf)
-    others = [axis for axis in range(leaf.ndim) if axis not in axes]
-    moved = jnp.transpose(leaf, (*axes, *others))
-    return jnp.sum(jnp.square(jnp.abs(wide(moved))), axis=range(len(axes), leaf.ndim))
+def apart(gram: np.ndarray) -> np.ndarray:
+    """How far two different rows are from each other, from their products.
+
+    The mean of |a - b|^2 / (|a|^2 + |b|^2): 0 for equal rows, 1 for orthogonal ones.
+    """
+    squares = np.einsum("...ii->...i", gram)
+    count = gram.shape[-1]
+    if count < 2:
+        return np.full(gram.shape[:-2], np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        both = squares[..., :, None] + squares[..., None, :]
+        total = np.sum(1.0 - 2.0 * gram / both, axis=(-2, -1))
+    return total / (count * (count - 1))
 
 
 def cosine(gram: np.ndarray) -> np.ndarray:

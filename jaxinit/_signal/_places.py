@@ -25,8 +25,8 @@ class Place:
       leaf: the number of the weight among the parameters.
       name: what the weight is called.
       use: how it is used here.
-      after: where the product is complete: the site of the sum with its bias, or that
-        of the product itself.
+      after: where the product is complete: the site of the sum with its bias and with
+        other products, or that of the product itself.
       levels: the leading axes of what is recorded here, the outermost first.
       layer_axes: for each of them the axis of the stored array that it runs along;
         None where every run has the same weight, or there is one for each device.
@@ -86,7 +86,7 @@ def places(signal: Signal, uses: Mapping[str, Iterable[Use]]) -> list[Place]:
             if not use.is_product:
                 continue
             here = levels(signal.program, use.site)
-            after = use.bias_site or use.site
+            after = use.sum_site or use.bias_site or use.site
             if levels(signal.program, after) != here:
                 after = use.site
             axes = _layer_axes(here, use.stacked, shape)

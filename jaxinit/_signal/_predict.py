@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxinit._folding import fold_paths
 from jaxinit._report import Finding, Report
 from jaxinit._signal._direction import seed_of
 from jaxinit._signal._findings import not_understood
@@ -155,8 +156,16 @@ def predict_signal(
         columns=("leaf", "fans", "out", "mean", "cos", "grad", "note"),
         rows=tuple(row for _, row in rows),
         findings=(*_gaps(walk), *not_understood(uses)),
-        notes=tuple(walk.notes),
+        notes=(*walk.notes, *_reused(found)),
     )
+
+
+def _reused(found: Sequence[Place]) -> Iterable[str]:
+    """What is known of a weight at one use is not made use of at the next."""
+    reused = [p.name.full for p in found if p.use.tied or p.repeated]
+    if reused:
+        listed = ", ".join(fold_paths(list(dict.fromkeys(reused))))
+        yield f"drawn anew at each use, though it is one and the same weight: {listed}"
 
 
 def _checked(input: Any, correlation: Any) -> tuple[float, float]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-
-import numpy as np
 
 from jaxinit._folding import skeleton
 from jaxinit._signal import _thresholds
@@ -72,6 +70,8 @@ def gradient_range(
 
     Behind a small gate, as of a residual branch that starts at nearly nothing, they
     are as small as it is, and meant to be: each site of `gates` comes with its size.
+    One or two that are small between others that are not are on a branch that hardly
+    counts, as the logits of attention over equal values: nothing vanishes on its way.
     """
     roles: dict[Any, list[int]] = {}
     for order, reading in enumerate(rows):
@@ -80,22 +80,39 @@ def gradient_range(
     limit = _thresholds.GRADIENT_RANGE
     for orders in roles.values():
         sizes = [rows[n].gradient for n in orders]
-        ratio = max(sizes) / min(sizes)
-        least = orders[int(np.argmin(sizes))]
+        closed = _without_dips(sizes)
+        ratio = max(closed) / min(closed)
+        least = orders[sizes.index(min(closed))]
         behind = [size for site, size in gates if site > rows[least].place.site]
         ratio *= min(behind, default=1.0)
         if ratio < limit.warning:
             continue
-        most = orders[int(np.argmax(sizes))]
+        most = orders[sizes.index(max(closed))]
         verb = "vanishes" if least < most else "explodes"
         yield symptom(
             "gradient-range",
             "error" if ratio > limit.error else "warning",
             orders[0],
             rows[orders[0]],
-            f"The gradient {verb} on its way back: it is {min(sizes):.1e} at "
-            f"{rows[least].label} and {max(sizes):.1e} at {rows[most].label}",
+            f"The gradient {verb} on its way back: it is {min(closed):.1e} at "
+            f"{rows[least].label} and {max(closed):.1e} at {rows[most].label}",
             CALIBRATE,
             f"the gradient {verb} by {ratio:.0e}",
             backward=True,
         )
+
+
+def _without_dips(sizes: Sequence[float]) -> list[float]:
+    """The numbers, where one or two neighbours are less than those on both sides of
+    them raised to these.
+
+    >>> _without_dips([1.0, 1e-16, 2.0, 1e-16, 1e-16, 3.0, 3.0])
+    [1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0]
+    >>> _without_dips([1.0, 1e-3, 1e-6, 1e-9])
+    [1.0, 0.001, 1e-06, 1e-06]
+    """
+
+    def around(numbers: Sequence[float], extreme: Callable[..., float]) -> list[float]:
+        return [extreme(numbers[max(n - 1, 0) : n + 2]) for n in range(len(numbers))]
+
+    return around(around(sizes, max), min)

@@ -15,6 +15,7 @@ from jaxinit._signal._measured import Measured
 from jaxinit._signal._places import Place
 from jaxinit._signal._program import Signal
 from jaxinit._signal._sites import equation
+from jaxinit._signal._use import Use
 
 NAN = math.nan
 
@@ -27,6 +28,7 @@ class Reading:
       label: the name of the weight, with the number of the layer in a stack.
       leaf: the full name of the weight.
       place: where it meets the signal.
+      index: of the layer in a stack.
       size: how many numbers the weight has, in this layer.
       gain: rms(w) sqrt(fan_in); NaN where the fan is not known, or the weight is
         transformed first.
@@ -35,12 +37,13 @@ class Reading:
       duplicates: the share of units that equal another one.
       gradient: rms of the gradient with respect to the product.
       slope: rms of the gradient with respect to the weight.
-      idle, dead, expected_dead, examples, units, tails: see :class:`Moments`.
+      apart, idle, dead, expected_dead, examples, units, tails: see :class:`Moments`.
     """
 
     label: str
     leaf: str
     place: Place
+    index: tuple[int, ...]
     size: int
     gain: float
     wanted: tuple[float, float]
@@ -51,6 +54,7 @@ class Reading:
     rms: float
     mean: float
     cosine: float
+    apart: float
     idle: float
     dead: float
     expected_dead: float
@@ -96,9 +100,10 @@ def readings(
                 label=place.name.full + "".join(f"[{n}]" for n in index),
                 leaf=place.name.full,
                 place=place,
+                index=index,
                 size=size,
                 gain=weight * math.sqrt(fan_in) if plain and fan_in else NAN,
-                wanted=wanted(place.use.activation),
+                wanted=_wanted(place.use),
                 weight_rms=weight,
                 duplicates=float(copies[index]),
                 input_rms=float(moments.input_rms[index]),
@@ -106,6 +111,7 @@ def readings(
                 rms=float(moments.rms[index]),
                 mean=float(moments.mean[index]),
                 cosine=float(moments.cosine[index]),
+                apart=float(moments.apart[index]),
                 idle=float(moments.idle[index]),
                 dead=float(moments.dead[index]),
                 expected_dead=float(moments.expected_dead[index]),
@@ -117,6 +123,12 @@ def readings(
             )
             rows.append((order_of(place, index), reading))
     return [reading for _, reading in sorted(rows, key=lambda row: row[0])]
+
+
+def _wanted(use: Use) -> tuple[float, float]:
+    """Of one product; if several are added, they may share what is wanted."""
+    low, high = wanted(use.activation)
+    return low / math.sqrt(use.summed), high
 
 
 def order_of(place: Place, index: Sequence[int]) -> tuple[Any, ...]:

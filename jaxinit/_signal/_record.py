@@ -149,6 +149,10 @@ def add_product(
             out, fan_out, taps_out = inner, size, size
         else:
             into, fan_in, taps_in = inner, size, size
+    if weight.density < 1.0 and product.kind == "conv" and taps_in != fan_in:
+        # Which of its taps are masked, and which meet the border more often?
+        taps_in = taps_out = None
+        fields["detail"] = "taps unknown: the kernel has a mask, the input a border"
     more_in = math.prod(parts for axis, parts in weight.shards if axis in into)
     more_out = math.prod(parts for axis, parts in weight.shards if axis in out)
     record.note(
@@ -159,8 +163,8 @@ def add_product(
         operand,
         fan_in=fan_in * more_in,
         fan_out=fan_out * more_out,
-        taps_in=taps_in * more_in * weight.density,
-        taps_out=taps_out * more_out * weight.density,
+        taps_in=None if taps_in is None else taps_in * more_in * weight.density,
+        taps_out=None if taps_out is None else taps_out * more_out * weight.density,
         in_axis=tuple(sorted(into)),
         out_axis=tuple(sorted(out)),
         batch_axis=tuple(sorted(batch)),

@@ -31,12 +31,13 @@ _UNSEEN = frozenset({"unknown", "unused"})
 class ByUse:
     r"""Variance scaling with the gain of whatever activation follows the weight.
 
-    .. math:: \mathrm{Var}(w) = \frac{gain(f)^2}{c^2 n}
+    .. math:: \mathrm{Var}(w) = \frac{gain(f)^2}{k c^2 n}
 
     with c a constant that the program multiplies the weight by, n the fan that `mode`
-    names and f the elementwise function behind the product and its bias, all from the
-    program. f is the identity in front of a normalization, of a sum, or where several
-    functions follow. For the rules of :func:`reinit`.
+    names, k the number of products that are added to each other, as in a recurrent
+    cell, and f the elementwise function behind their sum and its bias, all from the
+    program. f is the identity in front of a normalization, of a sum with the signal, or
+    where several functions follow. For the rules of :func:`reinit`.
 
     Attributes:
       mode: "fan_in", "fan_out", "fan_avg" or "fan_geo_avg".
@@ -64,7 +65,8 @@ class ByUse:
         """The squared gain of what follows the use, over that of what comes before."""
         known = use.activation is not None and use.activation is not identity
         wanted = gain(use.activation) if known else 1.0
-        return (wanted / use.factor) ** 2 if use.factor else wanted**2
+        share = wanted**2 / use.summed
+        return share / use.factor**2 if use.factor else share
 
 
 def reinit(

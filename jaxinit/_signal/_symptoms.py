@@ -15,6 +15,7 @@ from jaxinit._signal._ranges import CALIBRATE, gradient_range, signal_range
 from jaxinit._signal._readings import Reading
 from jaxinit._signal._symptom import Symptom, symptom
 from jaxinit._signal._use import Use
+from jaxinit._signal._whole import mean_of, rms_of
 
 # From here down a factor is a gate, and not the scale of a normalization.
 _SMALL = 0.1
@@ -27,7 +28,7 @@ def of_signal(
     yield from _not_finite(rows)
     yield from _no_signal(rows)
     for order, reading in enumerate(rows):
-        yield from _flat(signal, order, reading, uses)
+        yield from _flat(signal, order, reading, rows, uses)
         yield from _gain(order, reading, rows)
     yield from signal_range(rows)
     yield from gradient_range(rows, _gates(signal, uses))
@@ -95,9 +96,17 @@ def _dull(reading: Reading) -> bool:
 
 
 def _flat(
-    signal: Signal, order: int, reading: Reading, uses: Mapping[str, Sequence[Use]]
+    signal: Signal,
+    order: int,
+    reading: Reading,
+    rows: Sequence[Reading],
+    uses: Mapping[str, Sequence[Use]],
 ) -> Iterator[Symptom]:
     """Dead and saturated units."""
+    # Of products that are added to each other, the largest is told of their sum.
+    together = [other for other in rows if _same_sum(other, reading)]
+    if reading is not max(together, key=lambda other: other.product_rms):
+        return
     if not reading.tails.any or math.isnan(reading.idle) or not reading.rms > 0.0:
         return
     if reading.tails.saturating:
@@ -120,7 +129,7 @@ def _flat(
     whole = reading.dead == 1.0 and reading.units > 1
     severity: Severity = "error" if share > limit.error or whole else "warning"
     shown = reading.dead if code == "dead" else reading.idle
-    bias, size = _bias(signal, reading, uses)
+    bias, size = _bias(signal, together, uses)
     text = f"{shown:.0%} of {what} in {reading.activation}"
     if bias is not None and abs(size) > reading.product_rms:
         line = reinit_line(bias, "jaxinit.initializers.zeros")
@@ -142,16 +151,23 @@ def _flat(
     yield symptom(code, severity, order, reading, text, remedy, told, number=shown)
 
 
+def _same_sum(one: Reading, other: Reading) -> bool:
+    return one.place.after == other.place.after and one.index == other.index
+
+
 def _bias(
-    signal: Signal, reading: Reading, uses: Mapping[str, Sequence[Use]]
+    signal: Signal, together: Sequence[Reading], uses: Mapping[str, Sequence[Use]]
 ) -> tuple[str | None, float]:
-    """The bias that is added to this product, and its mean."""
+    """The largest bias that is added to these products, and its mean."""
+    sites = {row.place.after for row in together}
+    sites |= {row.place.use.bias_site or row.place.after for row in together}
+    found: tuple[str | None, float] = None, 0.0
     for number, name in enumerate(signal.names):
-        for use in uses[name.full]:
-            if use.kind == "bias" and use.site == reading.place.after:
-                values = np.asarray(signal.params.leaves[number], np.float64)
-                return name.full, float(np.mean(values))
-    return None, 0.0
+        if any(use.kind == "bias" and use.site in sites for use in uses[name.full]):
+            mean = mean_of(signal.params.leaves[number])
+            if found[0] is None or abs(mean) > abs(found[1]):
+                found = name.full, mean
+    return found
 
 
 def _gain(order: int, reading: Reading, rows: Sequence[Reading]) -> Iterator[Symptom]:
@@ -177,7 +193,9 @@ def _gain(order: int, reading: Reading, rows: Sequence[Reading]) -> Iterator[Sym
         reading.tails.saturating and reading.idle > _thresholds.SATURATED.warning
     )
     grown = later and min(later) > more.warning
-    large = gain > more.warning * high and (saturated or grown)
+    # A loop multiplies by a recurrent weight again and again.
+    shown = saturated or grown or use.recurrent
+    large = gain > more.warning * high and shown
     if not (small or large):
         return
     grave = gain < less.error * low if small else gain > more.error * high
@@ -205,7 +223,7 @@ def _gates(
     for leaf, name in zip(signal.params.leaves, signal.names, strict=True):
         sites = [use.site for use in uses[name.full] if use.kind == "scale"]
         if sites and np.size(leaf):
-            size = float(np.sqrt(np.mean(np.square(np.asarray(leaf, np.float64)))))
+            size = rms_of(leaf)
             if 0.0 < size < _SMALL:
                 found += [(site, size) for site in sites]
     return found

@@ -38,7 +38,8 @@ GAIN_LOW = Threshold(
     "branches scaled by depth, are as low and are sound.",
 )
 GAIN_HIGH = Threshold(
-    "gain over the most that is wanted, where the signal stays high or saturates",
+    "gain over the most that is wanted, where the signal stays high or saturates, or "
+    "a loop applies the weight to what came of it",
     2.5,
     4.0,
     "The largest gain that is recommended anywhere is 5/3 (tanh), He scaling in front "

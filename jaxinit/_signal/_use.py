@@ -44,7 +44,8 @@ class Use:
         strides or dilations make them unequal. None where the kind has no fans.
       fan_out: outputs that one input contributes to, likewise.
       taps_in: the exact average of `fan_in` over all outputs, at the sizes traced:
-        products with padding are not counted. Where nothing is padded, `fan_in`.
+        products with padding are not counted. Where nothing is padded, `fan_in`. None
+        where a kernel is masked and its input padded: `detail` says so.
       taps_out: the exact average of `fan_out` over all inputs.
       in_axis: axes of the stored array that are summed over.
       out_axis: axes of the stored array that index outputs.
@@ -67,6 +68,9 @@ class Use:
         that behind the last. None where it makes all of the product, or takes part in
         all of it.
       bias_site: the equation that adds the bias to this product; None if none does.
+      sum_site: the equation that completes the sum of this product with others, as in
+        a recurrent cell, biases and all; None where it is not added to another one.
+      summed: how many products that sum has.
       transformed: whether arithmetic other than a cast comes before the use.
       scales: whether multiplying the leaf by a positive number multiplies the product
         by it: false behind a normalization, a quantizer, or a sum with another leaf.
@@ -75,9 +79,10 @@ class Use:
       feeds_norm: whether the product, with its bias, goes into a normalization and
         nowhere else, so that its scale has no effect. Best effort: recognized are
         divisions by the root of a mean square.
-      activation: the elementwise function that follows the product and its bias, to be
-        called on an array of any shape; the identity where the next step is no
-        elementwise function; None where several functions follow, or it is no product.
+      activation: the elementwise function that follows the product, its bias and the
+        sum with other products, to be called on an array of any shape; the identity
+        where the next step is no elementwise function; None where several functions
+        follow, or it is no product.
       activation_name: what to call it in a report.
       recurrent: whether a loop applies the leaf to what came of it in the last round.
       tied: whether the leaf has several uses.
@@ -102,6 +107,8 @@ class Use:
     operand: int | None = None
     part: tuple[int, int, int] | None = None
     bias_site: Site | None = None
+    sum_site: Site | None = None
+    summed: int = 1
     transformed: bool = False
     scales: bool = True
     factor: float = 1.0

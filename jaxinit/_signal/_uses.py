@@ -97,7 +97,7 @@ def _finished(note: Note, walk: Walk, stored: tuple[int, ...]) -> Use:
     use = leftover(note.use, len(stored))
     if not use.is_product:
         return use
-    after = following(note.frame, note.number, walk.values)
+    after = following(note.frame, note.number, walk.values, use.part)
     fields = {f.name: getattr(after, f.name) for f in dataclasses.fields(after)}
     # Only an axis that is the last dimension of the product is split with it.
     last = note.frame.eqns[note.number].outvars[0].aval.shape[-1:]

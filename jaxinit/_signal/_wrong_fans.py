@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
-
 from jaxinit._report import Severity
 from jaxinit._signal import _thresholds
 from jaxinit._signal._program import Signal
 from jaxinit._signal._readings import Reading, dilated
+from jaxinit._signal._whole import largest_in
 
 # Variance times fan of what is in use: LeCun, He, Glorot, He backwards, PyTorch.
 _USUAL = (("fan_in", 1.0), ("fan_in", 2.0), ("fan_avg", 1.0), ("fan_out", 2.0))
@@ -82,7 +81,5 @@ def wrong_fan(signal: Signal, reading: Reading) -> WrongFan | None:
 
 def _is_uniform(signal: Signal, reading: Reading) -> bool:
     """Whether no number is further out than a uniform distribution reaches."""
-    largest = float(
-        np.max(np.abs(np.asarray(signal.params.leaves[reading.place.leaf])))
-    )
+    largest = largest_in(signal.params.leaves[reading.place.leaf])
     return largest < 1.01 * math.sqrt(3) * reading.weight_rms

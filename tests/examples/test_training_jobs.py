@@ -56,6 +56,9 @@ def test_two_processes_train_as_one_does(tmp_path, capfd, relaxed_promotion):
     job("train_sharded").main(tmp_path / "one")
     outputs = [process.communicate(timeout=300)[0] for process in pair]
     assert [process.returncode for process in pair] == [0, 0]
-    one = REPORT.findall(capfd.readouterr().out)
+    alone = capfd.readouterr().out
+    one = REPORT.findall(alone)
     assert REPORT.findall(outputs[0]) == one != []
+    for output in (alone, *outputs):
+        assert "audit: 9.86 k parameters in 8 leaves" in output
     assert "on 8 devices" in outputs[0]

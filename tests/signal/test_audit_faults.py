@@ -9,6 +9,8 @@ from planted_faults import BATCH, DEPTH, WIDTH
 
 import jaxinit
 from jaxinit import initializers
+from jaxinit._signal._audit import Auditor
+from jaxinit._signal._program import trace_signal
 
 KERNELS = {
     # what is planted: in which layers, code, severity, the layer it is told of
@@ -118,17 +120,17 @@ def test_a_fan_wrong_by_heads(relaxed_promotion):
     x = jax.random.normal(jax.random.key(1), (BATCH, 5, 64))
     module = heads(nn.initializers.lecun_normal())
     variables = module.init(jax.random.key(0), x)
-    report = jaxinit.audit(*jaxinit.from_linen(module, variables, x))
-    first = report.findings[0]
+    f, params, *args = jaxinit.from_linen(module, variables, x)
+    auditor = Auditor(trace_signal(f, params, *args))
+    first = auditor(jax.tree.leaves(params)).findings[0]
     assert (first.severity, first.code) == ("error", "wrong-fan")
     assert first.leaf == "Einsum_0/kernel"
     assert "that for fan_in 512" in first.cause
     assert "its true fan_in is 64" in first.cause
     assert "2.83 times too small" in first.cause
     told = initializers.lecun_normal(equation="btd,ndh->btnh")
-    variables = heads(told).init(jax.random.key(0), x)
-    report = jaxinit.audit(*jaxinit.from_linen(heads(told), variables, x))
-    assert not report.findings
+    params = heads(told).init(jax.random.key(0), x)["params"]
+    assert not auditor(jax.tree.leaves(params)).findings
 
 
 def test_a_fan_wrong_by_experts():
@@ -243,3 +245,32 @@ def test_a_zero_layer_of_a_stack_is_told_with_its_number():
     assert (finding.severity, finding.code) == ("error", "zero")
     assert "[3]" in finding.cause  # the first layer that nothing reaches
     assert report.rows[2][report.columns.index("out")] == 0.0
+
+
+CELLS = {
+    "plain": lambda x, h, p: jnp.tanh(x @ p["x"] + h @ p["h"] + p["b"][None]),
+    "gate": lambda x, h, p: nn.sigmoid(x @ p["x"] + p["b"][None] + h @ p["h"]) * x,
+}
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("leaf", ["x", "h"])
+def test_large_weights_of_a_recurrent_cell_are_told(cell, leaf):
+    def f(params, xs):
+        step = lambda h, x: (CELLS[cell](x, h, params), None)  # noqa: E731
+        return jax.lax.scan(step, jnp.zeros_like(xs[0]), xs)[0]
+
+    keys = jax.random.split(jax.random.key(0))
+    init = initializers.lecun_normal()
+    params = {"x": init(keys[0], (96, 96)), "h": init(keys[1], (96, 96))}
+    params["b"] = jnp.zeros(96)
+    xs = jax.random.normal(jax.random.key(1), (5, BATCH, 96))
+    audit = Auditor(trace_signal(f, params, xs))
+    assert not audit(jax.tree.leaves(params)).findings
+    params[leaf] = plant.large(keys[0], (params[leaf]))
+    (finding,) = audit(jax.tree.leaves(params)).findings
+    assert (finding.severity, finding.leaf, finding.code) == ("error", leaf, "gain")
+    params[leaf] = init(keys[1], (96, 96))
+    params["b"] = jnp.full(96, -10.0)
+    (finding,) = audit(jax.tree.leaves(params)).findings
+    assert (finding.leaf, finding.code) == ("b", "saturated")

@@ -13,6 +13,7 @@ import jaxinit
 from jaxinit import initializers
 from jaxinit._signal._audit import Auditor
 from jaxinit._signal._program import trace_signal
+from jaxinit._signal._ranges import _without_dips
 
 KEY = jax.random.key(0)
 X = functools.partial(jax.random.normal, jax.random.key(7))
@@ -235,3 +236,47 @@ def test_a_model_without_weights_or_outputs_says_what_is_missing():
         jaxinit.audit(lambda params, x: jnp.argmax(x @ params), X((4, 4)), X((2, 4)))
     with pytest.raises(ValueError, match="loss must return one real number"):
         jaxinit.audit(jnp.dot, X((4, 4)), X((4, 4)), loss=lambda y: y)
+
+
+def test_a_weight_on_a_branch_that_does_not_count_is_no_vanishing_gradient():
+    """Attention over equal values: the gradient of its logits is rounding."""
+
+    def f(params, x):
+        for layer in params:
+            value = x @ layer["value"]
+            logits = jnp.stack([value @ layer["logits"]] * 3)
+            shares = jax.nn.softmax(logits, axis=0)
+            x = jnp.tanh(jnp.sum(shares * value[None], axis=0))
+        return x
+
+    keys = iter(jax.random.split(KEY, 6))
+    draw = initializers.lecun_normal()
+    params = [
+        {"value": draw(next(keys), (32, 32)), "logits": draw(next(keys), (32, 1))}
+        for _ in range(3)
+    ]
+    report = jaxinit.audit(f, params, X((16, 32)))
+    sizes = {row["leaf"]: row["grad"] for row in report.records()}
+    assert sizes["0/logits"] < 1e-5 * sizes["0/value"]
+    assert not grave(report)
+
+
+def test_dips_are_raised_and_slopes_are_kept():
+    sizes = [1.0, 1e-16, 2.0, 1e-16, 1e-16, 3.0, 3.0]
+    assert _without_dips(sizes) == [1.0, 1.0, 2.0, 2.0, 2.0, 3.0, 3.0]
+    falling = [10.0**-n for n in range(8)]
+    assert _without_dips(falling)[:-1] == falling[:-1]
+    assert _without_dips(falling[::-1])[1:] == falling[::-1][1:]
+
+
+def test_a_head_of_one_unit_has_no_cosine_and_its_examples_differ():
+    """The sign of one number is the same for all examples by chance."""
+
+    def f(params, x):
+        return jax.nn.relu(x @ params["wide"]) @ params["head"]
+
+    params = {"wide": X((32, 64)) / 4, "head": jnp.full((64, 1), 0.1)}
+    report = jaxinit.audit(f, params, jax.random.normal(KEY, (16, 32)))
+    assert not grave(report)
+    assert report.records()[-1]["cos"] is None
+    assert not report.notes

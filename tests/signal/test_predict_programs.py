@@ -182,3 +182,20 @@ def test_the_greatest_of_several_is_that_of_order_statistics(count):
     found = np.mean(draws.maximum(sample, {"place": count}))
     expected = {2: 0.56419, 4: 1.02938, 9: 1.48501}[count]  # Teichroew 1956, table I
     assert found == pytest.approx(expected, abs=5 / math.sqrt(COUNT))
+
+
+def test_weights_that_are_used_again_are_named():
+    def f(params, x):
+        step = lambda x, _: (jnp.tanh(x @ params["again"]), None)  # noqa: E731
+        x, _ = jax.lax.scan(step, x @ params["tied"], length=3)
+        return x @ params["tied"].T @ params["once"]
+
+    shapes = {
+        name: jax.ShapeDtypeStruct((16, 16), "float32")
+        for name in ("again", "once", "tied")
+    }
+    x = jax.ShapeDtypeStruct((4, 16), "float32")
+    (note,) = jaxinit.predict_signal(f, shapes, x).notes
+    assert "drawn anew at each use" in note
+    listed = note.partition(": ")[2]
+    assert sorted(listed.split(", ")) == ["again", "tied"]

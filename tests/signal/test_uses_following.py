@@ -162,3 +162,63 @@ def test_a_product_that_is_not_parted_evenly_is_one():
         lambda y: (y[:, :3], y),
     ):
         assert only(lambda w, x, part=part: part(x @ w)).blocks == 1
+
+
+SUMS = {
+    "two": (lambda x, u, v, b: jnp.tanh(x @ u + x @ v), 2),
+    "with a bias each": (lambda x, u, v, b: jnp.tanh((x @ u + b) + (x @ v + b)), 2),
+    "the bias last": (lambda x, u, v, b: jnp.tanh((x @ u + x @ v) + b), 2),
+    "three": (lambda x, u, v, b: jnp.tanh(x @ u + x @ v + (2.0 + x) @ v), 3),
+    "one gated": (lambda x, u, v, b: jnp.tanh(x @ u + nn.sigmoid(x) * (x @ v)), 2),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_products_that_are_added_share_the_activation(name):
+    function, count = SUMS[name]
+    square = {"u": jnp.ones((8, 8)), "v": jnp.ones((8, 8)), "b": jnp.ones((1, 8))}
+    uses = jaxinit.trace_uses(lambda p, x: function(x, **p), square, X)
+    use = uses["u"][0]
+    assert (use.activation_name, use.summed) == ("tanh", count)
+    if name != "one gated":  # of that one the next step is the gate
+        assert {(u.summed, u.sum_site) for u in uses["v"]} == {(count, use.sum_site)}
+    share = jaxinit.ByUse().scale(use)
+    assert share == pytest.approx(initializers.gain(jnp.tanh) ** 2 / count)
+
+
+def test_a_sum_with_the_signal_itself_is_not_one_of_products():
+    def f(p, x):
+        x = x @ p["a"]
+        return jnp.tanh(x + nn.relu(x) @ p["b"]) + x @ p["c"]
+
+    square = {name: jnp.ones((8, 8)) for name in "abc"}
+    for (use,) in jaxinit.trace_uses(f, square, X).values():
+        assert (use.summed, use.sum_site) == (1, None)
+
+
+CUTS = {
+    "split": lambda y: jnp.split(y, 2, axis=-1),
+    "slices": lambda y: (y[:, :6], y[:, 6:]),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_parts_of_concatenated_kernels_have_their_own_activation(cut):
+    def f(p, x):
+        y = x @ jnp.concatenate([p["a"], p["b"]], axis=1)
+        z = x @ jnp.concatenate([p["c"], p["d"]], axis=1)
+        (a, b), (c, d) = (CUTS[cut](array) for array in (y, z))
+        return jnp.tanh(a + c) * nn.sigmoid(b + d)
+
+    uses = jaxinit.trace_uses(f, dict.fromkeys("abcd", W), X)
+    names = {leaf: (use.activation_name, use.summed) for leaf, (use,) in uses.items()}
+    expected = {"a": ("tanh", 2), "b": ("logistic", 2)}
+    assert names == expected | {"c": expected["a"], "d": expected["b"]}
+
+
+def test_a_gate_that_is_used_twice_is_one_activation():
+    def f(w, x):
+        z = nn.sigmoid(x @ w)
+        return z * x[:, :6] + (1.0 - z) * x[:, 2:]
+
+    assert only(f).activation_name == "logistic"

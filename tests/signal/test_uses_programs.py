@@ -142,6 +142,25 @@ def test_constant_factors_and_masks_are_computed():
     assert told_of(lambda w, x: x @ (w * scale)) == pytest.approx((8, rms))
 
 
+def test_a_masked_kernel_over_a_border_has_no_average_taps_that_are_guessed():
+    mask = np.arange(9).reshape(3, 3, 1, 1) < 4  # as that of PixelCNN
+
+    def told_of(padding):
+        def f(w, x):
+            numbers = ("NHWC", "HWIO", "NHWC")
+            return jax.lax.conv_general_dilated(
+                x, w * jnp.asarray(mask, w.dtype), (1, 1), padding, None, None, numbers
+            )
+
+        return only(f, jnp.ones((3, 3, 2, 5)), jnp.ones((1, 6, 6, 2)))
+
+    bare, bordered = told_of("VALID"), told_of("SAME")
+    assert (bare.taps_in, bare.taps_out, bare.detail) == (8, 5 * 4 * 16 / 36, "")
+    assert (bordered.taps_in, bordered.taps_out) == (None, None)
+    assert "mask" in bordered.detail
+    assert bordered.fan_in == bare.fan_in == 18
+
+
 def test_weight_norm_has_a_direction_and_a_size():
     def f(p, x):
         return x @ (p["v"] * (p["g"] / jnp.linalg.norm(p["v"], axis=0))[None])
