@@ -161,6 +161,20 @@ def test_the_version_is_that_of_the_metadata():
     assert jaxinit.__version__ == importlib.metadata.version("jaxinit")
 
 
+def test_the_package_imports_its_parts_when_they_are_asked_for():
+    import subprocess
+
+    program = (
+        "import sys, jaxinit\n"
+        "assert 'jax' not in sys.modules\n"
+        "assert set(jaxinit.__all__) <= set(dir(jaxinit))\n"
+        "assert jaxinit.initializers.he_normal and jaxinit.audit is jaxinit.audit\n"
+        "assert jaxinit.AuditReport.__module__ == 'jaxinit'\n"
+        "assert not hasattr(jaxinit, 'adit')\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_importing_the_package_starts_no_backend_and_imports_no_framework():
     import subprocess
 

@@ -18,7 +18,8 @@ _LIBRARIES = tuple(
 def told(error: BaseException) -> str:
     """The error for its reader; the file and line if it arose in the reader's code."""
     frames = traceback.extract_tb(error.__traceback__)
-    if isinstance(error, Failure) or (frames and _is_ours(frames[-1])):
+    ours = isinstance(error, ValueError) and frames and _is_ours(frames[-1])
+    if isinstance(error, Failure) or ours:
         return _shortened(str(error) or type(error).__name__)
     if isinstance(error, SyntaxError) and error.filename:
         line = (error.text or "").strip()

@@ -114,14 +114,12 @@ def _kind(leaf: Any) -> str | None:
 
 
 def _readable(report: Any) -> Any:
-    """What differs in words, and errors in two digits."""
+    """What differs in words, and errors in three digits."""
     rows = []
     for leaf, differs, first, second, *errors in report.rows:
         kinds = f"{first} → {second}" if first and second and first != second else ""
-        alone = first or second if not (first and second) else ""
-        told = " ".join(filter(None, (f"{differs or 'no'}:" * bool(kinds), kinds)))
-        told = told or ", ".join(filter(None, (differs or "no", alone)))
-        errors = ["" if error is None else f"{error:.2g}" for error in errors]
+        told = f"{differs or 'no'}: {kinds}" if kinds else differs or "no"
+        errors = ["" if error is None else f"{error:.3g}" for error in errors]
         rows.append((leaf, told, *errors))
     columns = ("leaf", "differs", "largest", "relative") if rows else ()
     return dataclasses.replace(report, columns=columns, rows=tuple(rows))

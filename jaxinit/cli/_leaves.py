@@ -41,7 +41,7 @@ def nonfinite(leaf: Any, bad: int) -> Any:
 
 def readable(report: Any) -> Any:
     """The report with bytes as people read them; the other one keeps the numbers."""
-    units = {"bytes": amount, "rms": lambda cell: f"{cell:.2g}"}
+    units = {"bytes": amount, "rms": lambda cell: f"{cell:.3g}"}
     rows = [
         [
             units[column](cell) if column in units and cell is not None else cell

@@ -121,7 +121,9 @@ def _progress() -> Generator[Callable[[int, int], None]]:
     """A bar on standard error, where that is a terminal."""
     from rich.progress import Progress
 
-    with Progress(console=console(sys.stderr), transient=True) as bar:
+    drawing = console(sys.stderr)
+    quiet = not drawing.is_terminal
+    with Progress(console=drawing, transient=True, disable=quiet) as bar:
         task = bar.add_task("making the parameters", total=None)
 
         def progress(done: int, total: int) -> None:

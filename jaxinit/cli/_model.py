@@ -23,7 +23,7 @@ Kind = Literal["linen", "nnx"]
 
 @dataclass(frozen=True)
 class Model:
-    """A linen module or an nnx model: `build` makes it, if it was not there already.
+    """A linen module or an nnx model: `build` makes it, unless it is `made` already.
 
     `inputs`, `options` and `seed` are those of the command line.
     """
@@ -102,33 +102,54 @@ def load(
             "returns one"
         )
     build = functools.partial(_call, found, seed)
-    example = _example(build)
+    _check_call(label, found)
+    example, traced = _example(build)
     kind = _kind(example)
     if kind is None:
         raise Failure(
             f"{label} returned {type(example).__name__}, and not a linen module or an "
             "nnx model"
         )
-    return Model(label, kind, build, False, **given)
+    if traced and kind == "nnx":
+        return Model(label, kind, build, False, **given)
+    made = build() if traced else example
+    return Model(label, kind, lambda: made, True, **given)
 
 
 def _call(factory: Callable[..., Any], seed: int) -> Any:
     """The model; a factory with a parameter `rngs` is given nnx.Rngs of the seed."""
-    # The signature of an nnx class is that of its metaclass.
-    called: Any = factory.__init__ if isinstance(factory, type) else factory
-    try:
-        takes_rngs = "rngs" in inspect.signature(called).parameters
-    except (TypeError, ValueError):  # of a builtin
-        takes_rngs = False
-    if not takes_rngs:
+    if "rngs" not in _parameters(factory):
         return factory()
     from flax import nnx
 
     return factory(rngs=nnx.Rngs(seed))
 
 
-def _example(build: Callable[[], Any]) -> Any:
-    """A model whose numbers are perhaps tracers: only its kind is looked at."""
+def _parameters(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    # The signature of an nnx class is that of its metaclass.
+    called: Any = factory.__init__ if isinstance(factory, type) else factory
+    try:
+        found = dict(inspect.signature(called).parameters)
+    except (TypeError, ValueError):  # of a builtin
+        return {}
+    if isinstance(factory, type):
+        found.pop(next(iter(found), ""), None)  # self
+    return found
+
+
+def _check_call(label: str, factory: Callable[..., Any]) -> None:
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    for name, parameter in _parameters(factory).items():
+        needed = parameter.default is parameter.empty and parameter.kind not in several
+        if needed and name != "rngs":
+            raise Failure(
+                f"{label} is called without arguments, or with rngs= alone, and needs "
+                f"{name!r}; write a function that gives it"
+            )
+
+
+def _example(build: Callable[[], Any]) -> tuple[Any, bool]:
+    """A model, and whether its numbers are tracers, so that it shows its kind alone."""
     import jax
 
     built: list[Any] = []
@@ -141,8 +162,8 @@ def _example(build: Callable[[], Any]) -> Any:
         jax.eval_shape(traced)
     except Exception:
         # It looks at numbers while it builds; or it fails, and then says so here.
-        return build()
-    return built[-1]
+        return build(), False
+    return built[-1], True
 
 
 def _kind(item: Any) -> Kind | None:
@@ -188,7 +209,7 @@ def _script(place: str) -> Any:
     """A file, imported as Python runs a script: its folder is importable too."""
     file = pathlib.Path(place)
     if not file.is_file():
-        near = difflib.get_close_matches(file.name, _scripts(file.parent))
+        near = difflib.get_close_matches(file.name, _scripts(file.parent), n=1)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise Failure(f"there is no file {place}{hint}")
     name = file.stem if file.stem not in sys.modules else f"_{file.stem}_"
@@ -209,7 +230,7 @@ def _module(place: str) -> Any:
         if missing.name is None or not f"{place}.".startswith(f"{missing.name}."):
             raise  # the module is there, and something that it imports is not
         known = [pathlib.Path(name).stem for name in _scripts(pathlib.Path())]
-        close = difflib.get_close_matches(place, known)
+        close = difflib.get_close_matches(place, known, n=1)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise Failure(
             f"there is no module {missing.name!r}{hint} (the current directory is "

@@ -36,8 +36,7 @@ def verb(function: Callable[..., Outcome]) -> Callable[..., None]:
                 hint = "" if options.get("traceback") else _hint(error)
                 complain(told(error) + hint)
                 raise typer.Exit(2) from error
-            said = str(error).partition("\n")[0]
-            outcome = Outcome(report, report.to_dict(), found=True, said=(said,))
+            outcome = Outcome(report, report.to_dict(), found=True)
         show(outcome, as_json=as_json)
         raise typer.Exit(int(outcome.found))
 
