@@ -39,6 +39,13 @@ class Forgets(nn.Module):
         return nn.Dense(3)(x)
 
 
+class Idle(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        self.param("idle", nn.initializers.ones, (3,))
+        return nn.Dense(3, kernel_init=nn.initializers.zeros)(x)
+
+
 class Model(nnx.Module):
     def __init__(self, *, rngs):
         self.body = nnx.Linear(8, 16, rngs=rngs)

@@ -1,6 +1,7 @@
 """plan and merge: from a file and rules in JSON to a file of the model's parameters."""
 
 import json
+import runpy
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from command import answered, jaxinit
 
 from jaxinit import transfer as tr
 
-LINEN = ("net.py:Net", "--input", "2,8")
+LINEN = ("net:Net", "--input", "2,8")
 NNX = ("net.py:Model",)
 RULES = [
     {"rename": "fc/(.*)", "replacement": "head/\\1"},
@@ -75,13 +76,11 @@ def test_a_merge_fills_the_model_and_draws_the_head(model, torch_file):
 
 
 def test_the_file_is_what_the_library_would_have_merged(torch_file):
-    import net
-
     arguments = (torch_file, *LINEN, "--rules", "rules.json", "--seed", 4)
     assert jaxinit("merge", *arguments, "--out", "merged.safetensors").code == 0
-    key = jax.random.key(4)
+    key, network = jax.random.key(4), runpy.run_path("net.py")["Net"]()
     wanted, report = tr.merge(
-        lambda: net.Net().init(key, jnp.ones((2, 8))),
+        lambda: network.init(key, jnp.ones((2, 8))),
         tr.open_checkpoint(torch_file),
         tr.rules_from_json(json.dumps(RULES)),
         key=key,
