@@ -152,6 +152,7 @@ def _cards(
     width: int,
 ) -> Any:
     """The rows one below the other, where columns would cut numbers in two."""
+    from rich.console import Group
     from rich.text import Text
 
     parts = []
@@ -165,8 +166,9 @@ def _cards(
             if told[-1] and len(told[-1]) + 2 * _GAP + len(pair) > width:
                 told.append("")
             told[-1] += " " * _GAP + pair
-        parts += [line[lead], *filter(None, told)]
-    return Text("\n".join(parts), overflow="fold")
+        parts.append(Text(line[lead], style="bold", overflow="fold"))
+        parts += [Text(text, overflow="fold") for text in told if text]
+    return Group(*parts)
 
 
 def _folded_rows(report: Report, paths: Sequence[int]) -> list[list[str]]:
