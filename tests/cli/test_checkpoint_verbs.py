@@ -1,6 +1,7 @@
 """inspect and diff: what they say of files is what numpy says of the arrays."""
 
 import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,9 @@ import pytest
 from command import answered, jaxinit
 
 from jaxinit import transfer as tr
+from jaxinit._errors import CheckpointError
+
+FIXTURES = pathlib.Path(__file__).parent.parent / "transfer" / "fixtures"
 
 
 def tree():
@@ -163,3 +167,20 @@ def test_nan_equals_nan_and_nothing_else(folder):
     arguments = ("diff", "b.safetensors", "c.safetensors", "--rtol", 1, "--atol", 1)
     (row,) = records(answered(*arguments, code=1))
     assert row["largest"] == {"float": "inf"}
+
+
+@pytest.mark.parametrize("path", sorted(FIXTURES.glob("*.p*t*")), ids=lambda p: p.name)
+def test_files_of_torch_are_shown_or_refused_with_a_reason(path):
+    done = jaxinit("inspect", path, "--values")
+    names, reason = [], ""
+    try:
+        names = list(tr.open_checkpoint(path))
+    except CheckpointError as error:
+        reason = str(error)
+    if reason:
+        assert (done.code, done.out) == (2, "")
+        assert reason in done.err
+    else:
+        assert done.code == 0
+        rows = answered("inspect", path, "--values")["rows"]
+        assert [row[0] for row in rows] == names
