@@ -20,6 +20,7 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": "blue"}
 _NUMBERS = {int, float, type(None)}
 _GAP = 2  # between two columns of a table
 _NARROWEST_PATH = 24
+_NARROWEST = 6  # of a text; with less room the rows stand one below the other
 _WIDEST_TEXT = 20  # a longer one wraps before it takes room from the paths
 _MOST_LINES = 20  # of findings in the text of an error
 
@@ -122,19 +123,24 @@ def _table(report: Report, width: int) -> tuple[Any, int]:
     columns = report.columns
     paths = [i for i, column in enumerate(columns) if column in report.path_columns]
     lines = _folded_rows(report, paths)
+    whole = [list(line) for line in lines]
 
     def widest(i: int) -> int:
         texts = [columns[i], *(line[i] for line in lines)]
         return max(cell_len(part) for text in texts for part in text.split("\n"))
 
     widths = [widest(i) for i in range(len(columns))]
+    wrapping = {i for i, w in enumerate(widths) if w > _WIDEST_TEXT and i not in paths}
     for i, share in _shares(widths, paths, width).items():
         if i in paths:
             texts = fitted((line[i] for line in lines), share)
             for line in lines:
                 line[i] = texts[line[i]]
         widths[i] = min(share, widest(i))
-    fits = sum(widths) + _GAP * (len(columns) - 1) <= width
+    room = width - _GAP * (len(columns) - 1)
+    if sum(_NARROWEST if i in wrapping else w for i, w in enumerate(widths)) > room:
+        return _cards(columns, whole, paths, width), len(lines)
+    fits = sum(widths) <= room
 
     table = Table(box=box.SIMPLE, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
     for i, column in enumerate(columns):
@@ -149,6 +155,32 @@ def _table(report: Report, width: int) -> tuple[Any, int]:
     for line in lines:
         table.add_row(*map(Text, line))
     return table, len(lines)
+
+
+def _cards(
+    columns: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    paths: Sequence[int],
+    width: int,
+) -> Any:
+    """The rows one below the other, where columns would cut numbers in two."""
+    from rich.console import Group
+    from rich.text import Text
+
+    parts = []
+    for line in lines:
+        lead = next((i for i in paths if line[i]), paths[0] if paths else 0)
+        told = [""]
+        for i, cell in enumerate(line):
+            pair = f"{printable(columns[i])} {cell}"
+            if i == lead or not cell:
+                continue
+            if told[-1] and len(told[-1]) + 2 * _GAP + len(pair) > width:
+                told.append("")
+            told[-1] += " " * _GAP + pair
+        parts.append(Text(line[lead], style="bold", overflow="fold"))
+        parts += [Text(text, overflow="fold") for text in told if text]
+    return Group(*parts)
 
 
 def _folded_rows(report: Report, paths: Sequence[int]) -> list[list[str]]:

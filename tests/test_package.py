@@ -137,8 +137,8 @@ def test_private_names_of_jax_are_in_one_file():
 def test_dependencies_are_what_is_imported():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     declared = {re.split(r"[<>=]", line)[0] for line in project["dependencies"]}
-    extras = {"cli", "__main__", "plots"}
-    core = [path for path in SOURCES if path.stem not in extras]
+    extras = ["cli"], ["__main__"], ["plots"]
+    core = [path for path in SOURCES if module_of(path).split(".")[1:2] not in extras]
     assert imported_by(core) == declared
     optional = project["optional-dependencies"]
     extra = {re.split(r"[<>=]", x)[0] for x in optional["cli"] + optional["plots"]}
@@ -159,6 +159,20 @@ def test_no_source_file_asks_to_be_split(path):
 
 def test_the_version_is_that_of_the_metadata():
     assert jaxinit.__version__ == importlib.metadata.version("jaxinit")
+
+
+def test_the_package_imports_its_parts_when_they_are_asked_for():
+    import subprocess
+
+    program = (
+        "import sys, jaxinit\n"
+        "assert 'jax' not in sys.modules\n"
+        "assert set(jaxinit.__all__) <= set(dir(jaxinit))\n"
+        "assert jaxinit.initializers.he_normal and jaxinit.audit is jaxinit.audit\n"
+        "assert jaxinit.AuditReport.__module__ == 'jaxinit'\n"
+        "assert not hasattr(jaxinit, 'adit')\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_importing_the_package_starts_no_backend_and_imports_no_framework():

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxinit import _tables
 from jaxinit._errors import AuditError, MergeError
 from jaxinit._paths import Name
 from jaxinit._report import Finding, Report
@@ -450,3 +451,19 @@ def test_a_page_fits_narrow_screens_and_dark_ones():
     assert "overflow-x: auto" in page
     assert "{{" not in page
     assert not any(link in page for link in ("http", "src=", "href=", "@import"))
+
+
+def test_rows_stand_one_below_the_other_where_columns_would_cut_numbers():
+    columns = ("leaf", "shape", "gain", "out", "grad", "note")
+    rows = [("blocks/kernel", "(3, 3, 64, 128)", 1.234, 0.5678, 12345.0, "")]
+    wide, narrow = (
+        _tables.plain_text(Report("r", columns=columns, rows=rows), width)
+        for width in (80, 30)
+    )
+    assert "blocks/kernel  (3, 3, 64, 128)  1.234  0.5678" in wide
+    assert narrow.splitlines()[2:] == [
+        "blocks/kernel",
+        "  shape (3, 3, 64, 128)",
+        "  gain 1.234  out 0.5678",
+        "  grad 1.234e+04",
+    ]

@@ -16,6 +16,7 @@ from jaxinit.transfer._open import open_checkpoint
 from jaxinit.transfer._plan import Plan
 from jaxinit.transfer._planning import plan
 from jaxinit.transfer._policy import STRICT, Policy
+from jaxinit.transfer._rules_json import rules_from_json
 from jaxinit.transfer._save import save
 from jaxinit.transfer._source import Leaf, Source
 from jaxinit.transfer._source_rules import drop, fuse, rename, split, stack, unstack
@@ -35,6 +36,7 @@ __all__ = [
     "Plan",
     "Policy",
     "STRICT",
+    "rules_from_json",
     "drop",
     "rename",
     "split",

@@ -55,12 +55,13 @@ def _resolve(label: str) -> Callable[..., Any] | None:
     if home not in _HOMES:
         return None
     try:
-        return _called(_HOMES[home], ast.parse(call, mode="eval").body)
+        return called(_HOMES[home], ast.parse(call, mode="eval").body)
     except (SyntaxError, ValueError, TypeError, RecursionError):
         return None
 
 
-def _called(home: Any, node: ast.expr) -> Any:
+def called(home: Any, node: ast.expr) -> Any:
+    """What a name or a call with literal arguments gives, looked up in a namespace."""
     match node:
         case ast.Name(id=name) if name in home.__all__:
             return getattr(home, name)
@@ -68,8 +69,8 @@ def _called(home: Any, node: ast.expr) -> Any:
             if name not in home.__all__:
                 raise ValueError(f"{name} is not of this library")
             function = getattr(home, name)
-            positional = [_called(home, arg) for arg in args]
-            options = {k.arg: _called(home, k.value) for k in keywords if k.arg}
+            positional = [called(home, arg) for arg in args]
+            options = {k.arg: called(home, k.value) for k in keywords if k.arg}
             if home is adapters:
                 return functools.partial(function, *positional, **options)
             return function(*positional, **options)

@@ -13,7 +13,7 @@ import jaxinit
 from jaxinit import _catalogue, initializers
 from jaxinit.cli import app
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parent.parent.parent
 
 
 def run(*arguments):
