@@ -12,7 +12,7 @@ stated failure rate.
 
 from importlib.metadata import version as _version
 
-from jaxinit import initializers
+from jaxinit import groups, initializers
 from jaxinit._materialize import materialize
 from jaxinit._signal._audit import AuditReport, audit
 from jaxinit._signal._calibrate import calibrate
@@ -28,6 +28,7 @@ __version__ = _version("jaxinit")
 
 __all__ = [
     "initializers",
+    "groups",
     "materialize",
     "from_linen",
     "from_nnx",
