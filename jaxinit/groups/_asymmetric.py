@@ -16,7 +16,7 @@ from jaxinit.groups._setting import GroupReport, Like, Said, draw, finished, lik
 # Of Beta(2, 1), whose density is 2x on [0, 1].
 _MEAN, _SECOND_MOMENT = 2 / 3, 1 / 2
 
-# One entry of a row is positive with these moments and the rest are normal with variance
+# One entry of a row is positive with these moments, the rest are normal with variance
 # σ²/n. Then the mean square behind a ReLU is at most that before it times
 # E[p²] + E[p] √(2/π) σ + σ²/2; this is the σ for which that is 1.
 _SIGMA = math.sqrt(2 * _MEAN**2 / math.pi + 2 * (1 - _SECOND_MOMENT)) - _MEAN * (

@@ -121,8 +121,8 @@ def gather(
         if role in own:
             raise RuleError(
                 f"rules[{position}]: {own[role].full!r} and {name.full!r} would both "
-                f"be the {role} of one group; tell them apart by a named group in every "
-                "pattern, such as '(?P<block>.*)/...'"
+                f"be the {role} of one group; tell them apart by a named group in "
+                "every pattern, such as '(?P<block>.*)/...'"
             )
         own[role] = name
     paths = tuple(name.full for name in names)

@@ -75,7 +75,8 @@ def lstm_gates(
     key = require_key(key, "to draw gates")
     if len(set(order)) != len(order) or not {"i", "f"} <= set(order):
         raise ValueError(
-            f"order must be different letters with 'i' and 'f' among them, got {order!r}"
+            f"order must be letters, all different, 'i' and 'f' among them, got "
+            f"{order!r}"
         )
     if not math.isfinite(forget_bias):
         raise ValueError(f"forget_bias must be a finite number, got {forget_bias!r}")

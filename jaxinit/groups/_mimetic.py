@@ -107,8 +107,11 @@ def _pairs(group: Group) -> tuple[str, ...]:
     if _PACKED in group:
         for role in ("query", "key", "value"):
             if role in group:
-                group.refuse(role, f"stands beside {group.names[_PACKED].full!r}, "
-                                   "which holds it already; leave one of them out")  # fmt: skip
+                group.refuse(
+                    role,
+                    f"stands beside {group.names[_PACKED].full!r}, which holds it "
+                    "already; leave one of them out",
+                )
         return ("query_key", "value_output") if "output" in group else ("query_key",)
     pairs = []
     for first, second in (("query", "key"), ("value", "output")):

@@ -1,4 +1,4 @@
-"""What every group does with its leaves: draw, layer by layer if stacked, and report."""
+"""What every group does with its leaves: draw, layer by layer, and report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from jaxinit._keys import fold_name
 from jaxinit._paths import Flat, Name
@@ -139,7 +140,7 @@ def _run(
 
 def placed(value: Any, old: Any) -> Any:
     """The value where the old one was, if that was on several devices."""
-    concrete = isinstance(old, jax.Array) and not isinstance(old, jax.core.Tracer)
+    concrete = isinstance(old, jax.Array) and not isinstance(old, Tracer)
     if concrete and len(old.sharding.device_set) > 1:
         return jax.device_put(value, old.sharding)
     return value

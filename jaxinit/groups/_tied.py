@@ -118,7 +118,7 @@ def tied_embedding(
                     f"{inputs:.3g} was wanted, since one table cannot serve both.",
                     "Name the gain of the norm before the logits in a rule with the "
                     "role 'norm', or multiply looked up rows in the model by "
-                    f"{inputs / sigma:.4g} and say input_multiplier={inputs / sigma:.4g}.",
+                    f"{inputs / sigma:.4g} and say so with input_multiplier.",
                     code="tied-inputs",
                 )
             )

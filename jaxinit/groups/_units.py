@@ -90,9 +90,9 @@ def select_units(
     new, said = {}, {}
     for name in first:
         units = {
-            members[name]: chosen[space]
+            members[name]: numbers
             for space, members in spaces.items()
-            if name in members and chosen[space] is not None
+            if name in members and (numbers := chosen[space]) is not None
         }
         shape, old = np.shape(own[name]), olds[name]
         try:
@@ -163,7 +163,7 @@ def _ways(by: Any, spaces: Sequence[str]) -> list[Any]:
 
 def _chosen(
     space: str, members: Mapping[Name, int], flat: Flat, olds: Any, way: Any
-) -> np.ndarray | None:
+) -> Sequence[int] | None:
     """The numbers of the units to keep; None for those at equal distances."""
     own = dict(flat.items())
     sizes = {
@@ -175,19 +175,20 @@ def _chosen(
     for name, size in sizes.items():
         if size != sizes.get(lead, size):
             raise RuleError(
-                f"rules: {lead.full!r} and {name.full!r} share the units {space!r}, and "
-                f"keep {sizes[lead][0]} of {sizes[lead][1]} and {size[0]} of {size[1]}"
+                f"rules: {lead.full!r} and {name.full!r} share the units {space!r}, "
+                f"and keep {' of '.join(map(str, sizes[lead]))} and "
+                f"{' of '.join(map(str, size))}"
             )
     wanted, found = sizes.get(lead, (0, 0))
     if not isinstance(way, str):
-        return np.asarray(way)
+        return np.asarray(way).tolist()
     if way == "first":
-        return np.arange(wanted)
+        return range(wanted)
     if way == "norm" and wanted < found:
         total = np.zeros(found)
         for name, axis in members.items():
             old = np.asarray(jax.device_get(olds[name]), np.float64)
             rest = tuple(n for n in range(old.ndim) if n != axis)
             total += np.square(old).sum(rest)
-        return np.sort(np.argsort(-total, kind="stable")[:wanted])
+        return np.sort(np.argsort(-total, kind="stable")[:wanted]).tolist()
     return None

@@ -72,8 +72,10 @@ def weight_norm(
       >>> import jax, jax.numpy as jnp
       >>> from jaxinit import groups
       >>> def f(p, x):
-      ...     return x @ (p["v"] / jnp.linalg.norm(p["v"], axis=0)) * p["g"] + p["b"]
-      >>> v, x = (jax.random.normal(jax.random.key(n), (64, 8 + 56 * n)) for n in (0, 1))
+      ...     unit = p["v"] / jnp.linalg.norm(p["v"], axis=0, keepdims=True)
+      ...     return x @ unit * p["g"][None] + p["b"][None]
+      >>> v = jax.random.normal(jax.random.key(0), (64, 8))
+      >>> x = jax.random.normal(jax.random.key(1), (32, 64))
       >>> params = {"v": v, "g": jnp.ones(8), "b": jnp.zeros(8)}
       >>> new, _ = groups.weight_norm(f, params, [("g", "gain"), ("b", "bias")], x)
       >>> print(f(new, x).std(0).round(3))
@@ -99,8 +101,8 @@ def weight_norm(
         for role in ("gain", "bias"):
             old = layer.group.leaves[role]
             new[names[role]] = placed(records[role].astype(jnp.result_type(old)), old)
-        said[names["gain"]] = Said("gain times s / σ", scale)
-        said[names["bias"]] = Said("(bias - μ) s / σ", scale)
+        said[names["gain"]] = Said("gain s / std", scale)
+        said[names["bias"]] = Said("(bias - mean) s / std", scale)
         findings += _findings(layer, records, after[layer.site], scale)
     families = [group.names.values() for group in groups]
     return finished("weight_norm", flat, families, new, said, findings=findings)
@@ -157,7 +159,7 @@ def _passes(signal: Signal, layers: list[_Layer], scale: float) -> Callable[...,
             if factor.shape != leaves[bias].shape:
                 layer.group.refuse(
                     "bias",
-                    f"has shape {leaves[bias].shape}, and the program adds it in a loop "
+                    f"has shape {leaves[bias].shape}, and the program adds it as "
                     f"{factor.shape}; give every layer a row of its own",
                 )
             record["gain"] = wide(leaves[gain]) * factor
