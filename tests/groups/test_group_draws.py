@@ -75,7 +75,10 @@ def test_one_weight_of_each_unit_is_from_beta():
     total = scaled**2 / 2 + beta.mean() * np.sqrt(2 / np.pi) * scaled + second
     assert total == pytest.approx(1, abs=1e-12)
     normal = scipy.stats.norm(scale=sigma)
-    mixed = lambda x: (6 * normal.cdf(x) + beta.cdf(x)) / 7
+
+    def mixed(x):
+        return (6 * normal.cdf(x) + beta.cdf(x)) / 7
+
     assert_follows(rows, mixed)
     assert_follows(np.asarray(new["b"]), mixed)
 

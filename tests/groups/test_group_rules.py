@@ -79,7 +79,7 @@ def test_layers_that_are_stacked_are_drawn_one_by_one():
     new, report = asymmetric(stack, [("w", "kernel"), ("b", "bias")], stacked_axis=0)
     assert len({np.asarray(one).tobytes() for one in new["w"]}) == 4
     assert report.records()[1]["factor"] == pytest.approx(0.6007 / 50**0.5, rel=1e-3)
-    with pytest.raises(RuleError, match="has shape .* and no stacked_axis 2"):
+    with pytest.raises(RuleError, match=r"has shape .* and no stacked_axis 2"):
         asymmetric(stack, [("w", "kernel"), ("b", "bias")], stacked_axis=2)
 
 
