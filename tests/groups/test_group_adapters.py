@@ -269,8 +269,8 @@ def test_one_pass_gives_every_channel_of_a_model_its_mean_and_deviation():
     np.testing.assert_allclose(outputs.mean(0), 0, atol=1e-5)
     np.testing.assert_allclose(outputs.std(0), 0.5, rtol=1e-5)
     # The first layer, by the formula in float64.
-    own = new["params"] if "params" in new else new
-    old = tree["params"] if "params" in tree else tree
+    own = new.get("params", new)
+    old = tree.get("params", tree)
     v = np.float64(old["conv"]["kernel"])
     v = v / np.sqrt((v**2).sum((0, 1, 2)))
     padded = np.pad(np.float64(x), ((0, 0), (1, 1), (1, 1), (0, 0)))

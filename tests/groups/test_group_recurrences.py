@@ -47,7 +47,10 @@ def test_a_linear_recurrent_unit_normalizes_each_of_its_states(complex_leaves):
     if complex_leaves:
         b, c = np.asarray(new["B"]), np.asarray(new["C"])
     else:
-        b, c = (new[f"{n}_real"] + 1j * new[f"{n}_imag"] for n in "BC")
+        b, c = (
+            np.asarray(new[f"{n}_real"]) + 1j * np.asarray(new[f"{n}_imag"])
+            for n in "BC"
+        )
     for matrix, variance in ((b, 1 / 32), (c, 1 / 64)):
         assert_moments(np.asarray(matrix).real, mean=0.0, variance=variance)
         assert_moments(np.asarray(matrix).imag, mean=0.0, variance=variance)
@@ -125,7 +128,7 @@ def test_an_s5_layer_is_a_random_one_in_the_eigenvectors():
         new["Lambda_imag"], np.tile(spectrum[:8].imag, 2), rtol=1e-6
     )
     np.testing.assert_allclose(new["Lambda_real"], -0.5, rtol=1e-6)
-    b, c = (np.asarray(new[n][..., 0] + 1j * new[n][..., 1]) for n in "BC")
+    b, c = (np.float64(new[n]) @ [1, 1j] for n in "BC")
     for block in (slice(0, 8), slice(8, 16)):
         # Kept and conjugate halves together give back a real matrix, and its moments.
         whole = 2 * (vectors[:, :8] @ b[block]).real
