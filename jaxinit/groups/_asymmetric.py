@@ -11,7 +11,15 @@ import jax.numpy as jnp
 
 from jaxinit._keys import require_key
 from jaxinit.groups._gather import gather
-from jaxinit.groups._setting import GroupReport, Like, Said, draw, finished, likes
+from jaxinit.groups._setting import (
+    GroupReport,
+    Like,
+    Said,
+    draw,
+    finished,
+    likes,
+    widened,
+)
 
 # Of Beta(2, 1), whose density is 2x on [0, 1].
 _MEAN, _SECOND_MOMENT = 2 / 3, 1 / 2
@@ -95,7 +103,7 @@ def _asymmetric(
 ) -> dict[str, Any]:
     *summed, units = like["kernel"].shape
     count = math.prod(summed)
-    dtype = jnp.promote_types(like["kernel"].dtype, jnp.float32)
+    dtype = widened(like["kernel"].dtype)
     weights, places, positive = jax.random.split(keys["kernel"], 3)
     stddev = jnp.asarray(_SIGMA / math.sqrt(max(count, 1)), dtype)
     kernel = stddev * jax.random.normal(weights, (count, units), dtype)

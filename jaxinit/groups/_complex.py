@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxinit.groups._setting import Like
+from jaxinit.groups._setting import Like, widened
 
 
 def is_complex(kind: Like) -> bool:
@@ -18,7 +18,12 @@ def is_complex(kind: Like) -> bool:
 def real_dtype(kind: Like) -> Any:
     """The dtype in which the real and the imaginary part are drawn."""
     real = jnp.finfo(kind.dtype).dtype if is_complex(kind) else kind.dtype
-    return jnp.promote_types(real, jnp.float32)
+    return widened(real)
+
+
+def complex_dtype(kind: Like) -> Any:
+    """The dtype of the complex numbers that such parts make."""
+    return jnp.complex128 if real_dtype(kind) == jnp.float64 else jnp.complex64
 
 
 def complex_dtype(kind: Like) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxinit import initializers
 from jaxinit._keys import require_key
-from jaxinit.groups._complex import normal, real_dtype
+from jaxinit.groups._complex import complex_dtype, normal, real_dtype
 from jaxinit.groups._eigenvectors import (
     PARTS,
     SPECTRUM,
@@ -205,17 +205,18 @@ def _s5(
         dtype = real_dtype(like[lead])
         shape = (blocks, size, inputs)
         drawn = jax.random.normal(keys[lead], shape, dtype) / math.sqrt(inputs)
-        adjoint = jnp.asarray(vectors.conj().T, jnp.result_type(dtype, jnp.complex64))
-        turned = jnp.einsum("ks,bsh->bkh", adjoint, drawn.astype(adjoint.dtype),
-                            precision=_HIGHEST)  # fmt: skip
+        adjoint = jnp.asarray(vectors.conj().T, complex_dtype(like[lead]))
+        turned = jnp.einsum(
+            "ks,bsh->bkh", adjoint, drawn.astype(adjoint.dtype), precision=_HIGHEST
+        )
         new |= stored("B", turned.reshape(states, inputs), like)
     if lead := lead_of("C", like):
         outputs = like[lead].shape[0]
-        kind = Like((outputs, blocks, size), jnp.result_type(real_dtype(like[lead]),
-                                                            jnp.complex64))  # fmt: skip
+        kind = Like((outputs, blocks, size), complex_dtype(like[lead]))
         drawn = normal(keys[lead], kind, 1 / math.sqrt(size * blocks))
-        turned = jnp.einsum("hbs,sk->hbk", drawn, jnp.asarray(vectors, drawn.dtype),
-                            precision=_HIGHEST)  # fmt: skip
+        turned = jnp.einsum(
+            "hbs,sk->hbk", drawn, jnp.asarray(vectors, drawn.dtype), precision=_HIGHEST
+        )
         new |= stored("C", turned.reshape(outputs, states), like)
     if "D" in like:
         new["D"] = normal(keys["D"], like["D"], 1.0)
@@ -242,6 +243,6 @@ def _hippo(
     if lead := lead_of("C", like):
         kind = like[lead]
         shape = kind.shape[:-1] if paired(lead, kind) else kind.shape
-        wide = Like(shape, jnp.result_type(real_dtype(kind), jnp.complex64))
+        wide = Like(shape, complex_dtype(kind))
         new |= stored("C", normal(keys[lead], wide, math.sqrt(0.5)), like)
     return new

@@ -12,7 +12,15 @@ import jax.numpy as jnp
 from jaxinit import initializers
 from jaxinit._keys import require_key
 from jaxinit.groups._gather import Group, gather
-from jaxinit.groups._setting import GroupReport, Like, Said, draw, finished, likes
+from jaxinit.groups._setting import (
+    GroupReport,
+    Like,
+    Said,
+    draw,
+    finished,
+    likes,
+    widened,
+)
 
 Start = Literal["normal", "pissa", "olora", "orthogonal"]
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -28,7 +36,7 @@ def lora(
     rank_stabilized: bool = False,
     stacked_axis: int | None = None,
 ) -> tuple[Any, GroupReport]:
-    r"""Start low-rank adapters, y = x W + s x A B, without changing the function.
+    r"""Start low-rank adapters, y = x W + s x A B, where y = x W stands.
 
     .. math:: s = \frac{α}{r} \quad\text{or, rank-stabilized (rsLoRA),}\quad
         s = \frac{α}{\sqrt r}
@@ -44,7 +52,8 @@ def lora(
     - "orthogonal": A = G₁ Q_odd / 10, B = Q_evenᵀ G₂ / 10 with the odd and even rows of
       a random orthogonal matrix and normal G: both nonzero, and A B = 0.
 
-    all leave x W + s x A B as it was: "normal" exactly, the others up to rounding.
+    all make x W + s x A B what x W was: "normal" exactly, the others up to rounding.
+    What A and B held before is not looked at.
 
     Args:
       params: the tree: W (inputs, outputs), or with more axes in either; A (inputs, r),
@@ -166,7 +175,7 @@ def _drawn(
         return {"A": uniform(keys["A"], *like["A"]), "B": zeros(keys["B"], *like["B"])}
     (inputs, rank), dtype = like["A"]
     outputs = like["B"].shape[1]
-    dtype = jnp.promote_types(dtype, jnp.float32)
+    dtype = widened(dtype)
     turn, left = jax.random.split(keys["A"])
     whole = initializers.orthogonal()(turn, (rank, rank), dtype)
     one = jax.random.normal(left, (inputs, rank // 2), dtype) / 10
@@ -184,7 +193,7 @@ def _factored(
     (inputs, rank), dtype = like["A"]
     outputs = like["B"].shape[1]
     weight = values["weight"].reshape(inputs, outputs)
-    weight = weight.astype(jnp.promote_types(weight.dtype, jnp.float32))
+    weight = weight.astype(widened(weight.dtype))
     if start == "pissa":
         left, sizes, right = jnp.linalg.svd(weight, full_matrices=False)
         roots = jnp.sqrt(sizes[:rank] / scale)

@@ -13,7 +13,15 @@ from jaxinit import initializers
 from jaxinit._errors import RuleError
 from jaxinit._keys import require_key
 from jaxinit.groups._gather import Group, gather
-from jaxinit.groups._setting import GroupReport, Like, Said, draw, finished, likes
+from jaxinit.groups._setting import (
+    GroupReport,
+    Like,
+    Said,
+    draw,
+    finished,
+    likes,
+    widened,
+)
 
 _PACKED = "query_key_value"
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -186,7 +194,7 @@ def _draw(
 ) -> dict[str, Any]:
     shapes, pairs, query_key, value_output = options
     shapes = dict(shapes)
-    dtype = jnp.promote_types(next(iter(like.values())).dtype, jnp.float32)
+    dtype = widened(next(iter(like.values())).dtype)
     new: dict[str, Any] = {}
     if "query_key" in pairs:
         lead, other = ("query", "key") if "query" in like else (_PACKED, _PACKED)

@@ -13,7 +13,15 @@ from jaxinit import initializers
 from jaxinit._keys import require_key
 from jaxinit.groups._complex import is_complex, normal
 from jaxinit.groups._gather import gather
-from jaxinit.groups._setting import GroupReport, Like, Said, draw, finished, likes
+from jaxinit.groups._setting import (
+    GroupReport,
+    Like,
+    Said,
+    draw,
+    finished,
+    likes,
+    widened,
+)
 
 _LRU_INPUTS = ("B", "B_real", "B_imag")
 _LRU_OUTPUTS = ("C", "C_real", "C_imag")
@@ -126,7 +134,7 @@ def _lru(
     }
     new = {role: inits[role](keys[role], *like[role]) for role in inits if role in like}
     if "gamma" in like:
-        wide = jnp.promote_types(new["nu"].dtype, jnp.float32)
+        wide = widened(new["nu"].dtype)
         # 1 - |λ|² from the rate itself, since |λ| near 1 has lost its digits.
         new["gamma"] = jnp.log(-jnp.expm1(-2 * jnp.exp(new["nu"].astype(wide)))) / 2
     for role, kind in like.items():
@@ -237,7 +245,7 @@ def _mamba(
     new = {role: inits[role](keys[role], *kind) for role, kind in like.items()}
     shape, dtype = like["A_log"]
     if len(shape) == 1:
-        wide = jnp.promote_types(dtype, jnp.float32)
+        wide = widened(dtype)
         share = jax.random.uniform(keys["A_log"], shape, wide)
         new["A_log"] = jnp.log(low + share * (high - low))
     return new

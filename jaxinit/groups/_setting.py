@@ -51,6 +51,11 @@ class Said(NamedTuple):
     factor: float | None = None
 
 
+def widened(dtype: Any) -> Any:
+    """The dtype to compute in: float32, or the dtype itself if it is wider."""
+    return jnp.float32 if jnp.finfo(dtype).bits < 32 else dtype
+
+
 def likes(group: Group, stacked_axis: int | None) -> dict[str, Like]:
     """For each role the shape and dtype of one layer."""
     found = {}
@@ -63,6 +68,7 @@ def likes(group: Group, stacked_axis: int | None) -> dict[str, Like]:
                 )
             shape = _without(shape, stacked_axis)
         found[role] = Like(shape, jnp.result_type(leaf))
+    layers_of(group, stacked_axis)  # checks that all stack the same
     return found
 
 

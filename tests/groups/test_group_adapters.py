@@ -91,10 +91,10 @@ def test_an_orthogonal_start_changes_nothing_though_both_are_nonzero():
 def test_the_adapters_of_nnx_start_without_changing_the_model():
     model = nnx.LoRALinear(12, 10, lora_rank=4, rngs=nnx.Rngs(0))
     x = jax.random.normal(KEY, (5, 12))
-    before = model(x)
+    before, fresh = model(x), jax.tree.map(jnp.copy, nnx.state(model))
     rules = [("kernel", "weight"), ("lora/lora_a", "A"), ("lora/lora_b", "B")]
     for start in ("normal", "pissa", "olora", "orthogonal"):
-        state, _ = groups.lora(nnx.state(model), rules, key=KEY, start=start)
+        state, _ = groups.lora(fresh, rules, key=KEY, start=start)
         assert isinstance(state, nnx.State)
         nnx.update(model, state)
         np.testing.assert_allclose(model(x), before, atol=2e-5)

@@ -73,7 +73,9 @@ def test_a_tree_keeps_its_kind_and_its_dtypes():
 
 def test_layers_that_are_stacked_are_drawn_one_by_one():
     stack = {"w": jnp.zeros((3, 4, 2)), "b": jnp.zeros((2, 4))}
-    with pytest.raises(RuleError, match=r"'b', the bias, stacks 2 layers along axis 1"):
+    with pytest.raises(
+        RuleError, match=r"'b', the bias, stacks 2 layers along axis -2"
+    ):
         asymmetric(stack, [("w", "kernel"), ("b", "bias")], stacked_axis=-2)
     stack = {"w": jnp.zeros((4, 50, 30)), "b": jnp.zeros((4, 30))}
     new, report = asymmetric(stack, [("w", "kernel"), ("b", "bias")], stacked_axis=0)
