@@ -26,11 +26,6 @@ def complex_dtype(kind: Like) -> Any:
     return jnp.complex128 if real_dtype(kind) == jnp.float64 else jnp.complex64
 
 
-def complex_dtype(kind: Like) -> Any:
-    """The dtype of the complex numbers that such parts make."""
-    return jnp.complex128 if real_dtype(kind) == jnp.float64 else jnp.complex64
-
-
 def normal(key: Any, kind: Like, stddev: float) -> jax.Array:
     """Normal numbers; for a complex leaf with this deviation in each of the parts."""
     dtype = real_dtype(kind)

@@ -74,7 +74,7 @@ def test_a_tree_keeps_its_kind_and_its_dtypes():
 def test_layers_that_are_stacked_are_drawn_one_by_one():
     stack = {"w": jnp.zeros((3, 4, 2)), "b": jnp.zeros((2, 4))}
     with pytest.raises(
-        RuleError, match=r"'b', the bias, stacks 2 layers along axis -2"
+        RuleError, match=r"'w', the kernel, stacks 4 layers .* 'b' stacks 2"
     ):
         asymmetric(stack, [("w", "kernel"), ("b", "bias")], stacked_axis=-2)
     stack = {"w": jnp.zeros((4, 50, 30)), "b": jnp.zeros((4, 30))}
@@ -127,3 +127,60 @@ def test_rules_that_mean_something_else_are_errors(rules, message):
 def test_a_key_is_needed_where_something_is_drawn():
     with pytest.raises(ValueError, match=re.escape("pass key=jax.random.key(seed)")):
         groups.randomized_asymmetric(PARAMS, RULES, key=None)
+
+
+EVERY = {
+    "randomized_asymmetric": {"kernel": (4, 6), "bias": (6,)},
+    "mimetic": {"query": (8, 2, 4), "key": (8, 2, 4), "value": (8, 2, 4),
+                "output": (2, 4, 8)},
+    "lru": {"nu": (4,), "theta": (4,), "gamma": (4,), "B_real": (4, 3),
+            "B_imag": (4, 3), "C_real": (3, 4), "C_imag": (3, 4), "D": (3,)},
+    "s5": {"Lambda_log_real": (4,), "Lambda_imag": (4,), "B": (4, 3, 2),
+           "C": (3, 4, 2), "D": (3,), "log_step": (4,)},
+    "hippo": {"Lambda_real": (4,), "Lambda_imag": (4,), "P": (4, 2), "B": (3, 4, 2),
+              "C": (3, 4, 2)},
+    "mamba": {"A_log": (6, 4), "D": (6,), "dt_bias": (6,), "dt_kernel": (2, 6)},
+    "lstm_gates": {"recurrent": (4, 16), "bias": (16,), "second_bias": (16,),
+                   "input": (3, 16)},
+    "lora": {"weight": (8, 6), "A": (8, 2), "B": (2, 6)},
+    "tied_embedding": {"embedding": (12, 4), "norm": (4,)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
+@pytest.mark.parametrize("stacked_axis", [None, 0])
+def test_every_function_keeps_shapes_and_dtypes(name, dtype, stacked_axis, x64):
+    lead = () if stacked_axis is None else (3,)
+    shapes = {
+        role: jax.ShapeDtypeStruct((*lead, *shape), dtype)
+        for role, shape in EVERY[name].items()
+    }
+    rules = [(role, role) for role in shapes]
+    reports = []
+
+    def run(params):
+        new, report = getattr(groups, name)(
+            params, rules, key=KEY, stacked_axis=stacked_axis
+        )
+        reports.append(report)
+        return new
+
+    new = jax.eval_shape(run, shapes)
+    assert {r: (n.shape, n.dtype) for r, n in new.items()} == {
+        r: (n.shape, n.dtype) for r, n in shapes.items()
+    }
+    assert [row["leaf"] for row in reports[0].records()] == sorted(shapes)
+
+
+@pytest.mark.parametrize("start", ["pissa", "olora", "orthogonal"])
+def test_starts_of_adapters_keep_narrow_dtypes(start):
+    shapes = {
+        role: jax.ShapeDtypeStruct(shape, jnp.bfloat16)
+        for role, shape in EVERY["lora"].items()
+    }
+    rules = [(role, role) for role in shapes]
+    new = jax.eval_shape(
+        lambda params: groups.lora(params, rules, key=KEY, start=start)[0], shapes
+    )
+    assert {leaf.dtype for leaf in new.values()} == {jnp.dtype(jnp.bfloat16)}
