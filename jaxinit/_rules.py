@@ -269,7 +269,7 @@ def _from_glob(text: str) -> str | None:
 
 def _close_patterns(text: str, subjects: Iterable[str]) -> list[str]:
     """Patterns for the parts of paths, three at most, that are spelled most alike."""
-    plain = re.sub(r"\.[*+]|[\\^$?*+()]", "", text)
+    plain = re.sub(r"\?P<\w+>|\.[*+]|[\\^$?*+()]", "", text)
     parts: dict[str, str] = {}
     for subject in subjects:
         parts[subject] = _escaped(subject)

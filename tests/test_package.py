@@ -26,6 +26,7 @@ LAYERS = [
     {"initializers", "testing", "_materialize", "inputs", "finetune"},
     {"_signal"},
     {"transfer"},
+    {"groups"},
     {"_catalogue"},
     {"plots"},
     {"cli", "__main__"},

@@ -157,6 +157,7 @@ def test_a_pattern_is_text(pattern):
         ("bakbone/.*", "; did you mean 'backbone/.*'"),
         ("heads/kernal", "; did you mean 'head/kernel'"),
         (".*/kernl", "; did you mean '.*/kernel'"),
+        ("(?P<at>.*)/kernl", "; did you mean '.*/kernel'"),
         ("params:head/kernal", "; did you mean 'params:head/kernel'"),
         ("batch_stat:.*", "; did you mean 'batch_stats:.*'"),
         ("xyz", "; the leaves are 'backbone/layers_{0..11}/kernel', "),
