@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin/
 WORKERS ?= 2
 
-.PHONY: demo test test-all test-newest check format golden clean
+.PHONY: demo test test-all test-newest check bench format golden clean
 
 demo: $(VENV)/.demo
 	$(RUN)python examples/first_look.py
@@ -29,6 +29,10 @@ check: $(VENV)/.test
 	$(RUN)ty check --python $(VENV)
 	$(RUN)python -m pytest -q -p no:cacheprovider --doctest-modules jaxinit
 	$(RUN)python -m pytest -q -p no:cacheprovider tests/documents.py
+
+# Every benchmark, and benchmarks/RESULTS.md; half an hour on a quiet machine.
+bench: $(VENV)/.bench
+	$(RUN)python benchmarks/results.py
 
 # Record the draws of the installed jax; see docs/stability.md.
 golden: $(VENV)/.test
