@@ -17,10 +17,14 @@ says what is missing where one does not.
 """
 
 from jaxinit.presets._anatomy import ROLES
+from jaxinit.presets._coordinates import CoordinateReport, coordinate_check
 from jaxinit.presets._deep import deepnorm, subln
 from jaxinit.presets._gates import fixup, layerscale, rezero, skipinit
 from jaxinit.presets._language import gpt2, megatron, olmo, torchtitan
+from jaxinit.presets._multipliers import Multiplier
+from jaxinit.presets._parametrizations import completep, mup, standard
 from jaxinit.presets._small import small_init, t5, wang
+from jaxinit.presets._spec import Spec
 
 __all__ = [
     "ROLES",
@@ -37,6 +41,13 @@ __all__ = [
     "layerscale",
     "deepnorm",
     "subln",
+    "mup",
+    "completep",
+    "standard",
+    "Spec",
+    "Multiplier",
+    "coordinate_check",
+    "CoordinateReport",
 ]
 
 # Every name has one home, and says so in pickles and messages.

@@ -151,7 +151,7 @@ def anatomy_of(signal: Signal, roles: Any = ()) -> Anatomy:
             role for one in several for role in _roles(flow, one, order, found, joined)
         ]
         kinds = tuple(dict.fromkeys(own))
-        stream, block = _place(flow, step, streams, use)
+        stream, block = _place(flow, _center(step, found), streams, use)
         parts[name] = Part(
             name,
             leaf,
@@ -274,12 +274,26 @@ def _place(
     if step is not None:
         for stream in streams:
             for branch, blocks in zip(stream.branches, stream.blocks, strict=True):
-                written = step in branch.writers or step in branch.members
-                if written or step is branch.shortcut or _on_way(step, branch):
+                aside = step is branch.shortcut or _on_way(step, branch)
+                if aside or _between(flow, step, branch):
                     if not use.stacked:
                         return stream, np.max(blocks)
                     return stream, blocks
     return None, np.zeros((), int)
+
+
+def _center(step: Step | None, found: Sequence[Attention]) -> Step | None:
+    """Of a product that attention reads, another signal's as well, the attention."""
+    for attention in found:
+        if step in {**attention.queries, **attention.keys, **attention.values}:
+            return attention.mix
+    return step
+
+
+def _between(flow: Flow, step: Step, branch: Branch) -> bool:
+    out = step.outputs[0]
+    ends_here = flow.depends(branch.end, out) and not flow.depends(branch.skip, out)
+    return ends_here and bool(flow.before[out] & branch.skip_bits)
 
 
 def _on_way(step: Step, branch: Branch) -> bool:

@@ -234,8 +234,9 @@ def _check_alphas(network: Anatomy, alphas: dict[Stream, float]) -> dict[str, fl
                 ends = network.leaves_of([*branch.writers])
                 raise RuleError(
                     f"deepnorm: with {stream.depth} blocks the stream has to be "
-                    f"multiplied by alpha = {alpha:.4g} in front of the branch that ends "
-                    f"in {some(ends)}, and the program multiplies it by {found:.4g}; "
+                    f"multiplied by alpha = {alpha:.4g} in front of the branch that "
+                    f"ends in {some(ends)}, and the program multiplies it by "
+                    f"{found:.4g}; "
                     "write norm(alpha * x + F(x)), or pass the depth that alpha is for"
                 )
     return leaves

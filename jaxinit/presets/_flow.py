@@ -9,12 +9,14 @@ is one number that the program fixes.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr
 from jax.extend.core import Literal as Constant
 
@@ -124,7 +126,7 @@ class Flow:
         nodes: dict[Any, int] = dict(zip(jaxpr.invars, inputs, strict=True))
         for var, value in zip(jaxpr.constvars, frame.program.consts, strict=True):
             nodes[var] = node = self._node(var, False, 0)
-            if np.ndim(value) == 0 and not isinstance(value, jax.core.Tracer):
+            if np.ndim(value) == 0 and not isinstance(value, Tracer):
                 self._fix(node, value)
 
         def at(atom: Any) -> int:
@@ -262,7 +264,7 @@ class Flow:
         if step.name in _REPEATING:
             return bool(moving) and (
                 self.repeats[moving[0]]
-                or np.prod(self.shapes[node]) > np.prod(self.shapes[moving[0]])
+                or math.prod(self.shapes[node]) > math.prod(self.shapes[moving[0]])
             )
         if step.name in _KEEPING or step.name in ARITHMETIC:
             return bool(moving) and all(self.repeats[own] for own in moving)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxinit._errors import RuleError
 from jaxinit._keys import fold_name, require_key
@@ -149,7 +150,7 @@ def _rescaled(preset: str, part: Part, start: Start, wide: Any) -> jax.Array:
     values = jnp.asarray(leaf, wide)
     axes = tuple(n for n in range(values.ndim) if n not in part.stacked)
     size = jnp.sqrt(jnp.mean(jnp.square(values), axis=axes, keepdims=True))
-    if not isinstance(size, jax.core.Tracer) and bool(jnp.any(size == 0)):
+    if not isinstance(size, Tracer) and bool(jnp.any(size == 0)):
         raise ValueError(
             f"key is needed: {full!r} is zero, and no factor brings it to the "
             f"deviation that {preset} wants; pass key=jax.random.key(seed)"
@@ -157,7 +158,7 @@ def _rescaled(preset: str, part: Part, start: Start, wide: Any) -> jax.Array:
     return values * (part.along(start.stddev).astype(wide) / size)
 
 
-def _row(part: Part, start: Start | None, key: Any) -> dict[str, Any]:
+def _row(part: Part, start: Start | None, key: Any) -> tuple[Any, ...]:
     row: dict[str, Any] = {
         "leaf": part.name.full,
         "role": ", ".join(part.roles),
@@ -169,7 +170,7 @@ def _row(part: Part, start: Start | None, key: Any) -> dict[str, Any]:
         row["start"] = "drawn" if key is not None else "rescaled"
         if start.value is not None:
             row |= {"stddev": 0.0, "start": f"= {start.value:g}"}
-    return row
+    return tuple(row.get(column) for column in _COLUMNS)
 
 
 def _layers(part: Part) -> Any:
