@@ -142,7 +142,8 @@ def coordinate_check(
         model = build(width)
         spec = parametrization(model)
         title = spec.kind
-        own = [_train(spec, model, tx, rule, loss, steps, k, stddev) for k in keys]
+        run = _trainer(spec, model, tx, rule, loss or _distance)
+        own = [run(spec.init(k, stddev=stddev)[0], steps) for k in keys]
         measured.append(jax.tree.map(lambda *several: np.mean(several, axis=0), *own))
         roles = {name.full: width.role for name, width in spec.widths.items()}
     rows = [
@@ -160,45 +161,44 @@ def coordinate_check(
     )
 
 
-def _train(
-    spec: Spec,
-    model: tuple[Any, ...],
-    tx: Any,
-    rule: Optimizer,
-    loss: Any,
-    steps: int,
-    key: Any,
-    stddev: Any,
-) -> dict[str, Any]:
-    """For each weight its changes and sizes, an array (steps, 2)."""
+def _trainer(
+    spec: Spec, model: tuple[Any, ...], tx: Any, rule: Optimizer, loss: Any
+) -> Callable[[Any, int], dict[str, Any]]:
+    """Trains from given parameters for so many steps; compiled once.
+
+    Its result is for each weight its changes and sizes, an array (steps, 2).
+    """
     import optax
 
-    _, _, *args = model
-    params, _ = spec.init(key, stddev=stddev)
+    _, params, *args = model
     optimizer = spec.optimizer(tx, rule=rule)
     seen = _watched(spec, params, args)
-    of_outputs = loss or _distance
 
     def objective(params: Any) -> tuple[Any, Any]:
         outputs, records = seen(params)
-        return of_outputs(outputs), records
+        return loss(outputs), records
 
     @jax.jit
-    def step(params: Any, state: Any) -> tuple[Any, Any, Any]:
+    def step(params: Any, state: Any, first: Any) -> tuple[Any, Any, Any, Any]:
         gradients, records = jax.grad(objective, has_aux=True)(params)
         updates, state = optimizer.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state, records
+        measured = {leaf: _difference(h, first[leaf]) for leaf, h in records.items()}
+        return optax.apply_updates(params, updates), state, records, measured
 
-    state, first = optimizer.init(params), None
-    found: dict[str, list[Any]] = {}
-    for _ in range(steps + 1):
-        params, state, records = step(params, state)
-        if first is None:
-            first = records
-            continue
-        for leaf, (change, size) in _differences(records, first).items():
-            found.setdefault(leaf, []).append((float(change), float(size)))
-    return {leaf: np.asarray(values) for leaf, values in found.items()}
+    def run(params: Any, steps: int) -> dict[str, Any]:
+        shapes = jax.eval_shape(lambda params: seen(params)[1], params)
+        first = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        state = optimizer.init(params)
+        # Step t shows what the first t updates changed; the first call none of them.
+        params, state, first, _ = step(params, state, first)
+        found: dict[str, list[Any]] = {leaf: [] for leaf in first}
+        for _ in range(steps):
+            params, state, _, measured = step(params, state, first)
+            for leaf, pair in measured.items():
+                found[leaf].append(np.asarray(pair, np.float64))
+        return {leaf: np.stack(pairs) for leaf, pairs in found.items()}
+
+    return run
 
 
 def _watched(spec: Spec, params: Any, args: Any) -> Any:
@@ -223,14 +223,10 @@ def _watched(spec: Spec, params: Any, args: Any) -> Any:
     return run
 
 
-@jax.jit
-def _differences(records: Any, first: Any) -> Any:
-    def of(now: Any, then: Any) -> tuple[Any, Any]:
-        now, then = wide(now), wide(then)
-        change = jnp.sqrt(jnp.mean(jnp.square(now - then)))
-        return change, jnp.sqrt(jnp.mean(jnp.square(now)))
-
-    return {leaf: of(value, first[leaf]) for leaf, value in records.items()}
+def _difference(now: Any, then: Any) -> tuple[Any, Any]:
+    now, then = wide(now), wide(then)
+    change = jnp.sqrt(jnp.mean(jnp.square(now - then)))
+    return change, jnp.sqrt(jnp.mean(jnp.square(now)))
 
 
 def _distance(outputs: Any) -> Any:

@@ -23,7 +23,6 @@ from jax.extend.core import Literal as Constant
 from jaxinit import _jaxpr
 from jaxinit._primitives import ELEMENTWISE, ELEMENTWISE_UNCHUNKED, RANDOM
 from jaxinit._signal._frames import frame_of
-from jaxinit._signal._interpret import bind
 from jaxinit._signal._program import Signal
 from jaxinit._signal._use import Site
 
@@ -34,6 +33,23 @@ _REPEATING = frozenset({"broadcast_in_dim"})
 _KEEPING = frozenset(
     {"convert_element_type", "reshape", "squeeze", "transpose", "copy"}
 )
+
+# What is made of constants before a model multiplies by them.
+_CONSTANT: dict[str, Any] = {
+    "add": np.add,
+    "convert_element_type": np.asarray,
+    "div": np.divide,
+    "exp": np.exp,
+    "integer_pow": np.power,
+    "log": np.log,
+    "mul": np.multiply,
+    "neg": np.negative,
+    "pow": np.power,
+    "rsqrt": lambda value: 1 / np.sqrt(value),
+    "sqrt": np.sqrt,
+    "square": np.square,
+    "sub": np.subtract,
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -285,12 +301,11 @@ class Flow:
             return None
         if step.name in ("broadcast_in_dim", "reshape", "squeeze", "copy"):
             return self.values[step.inputs[0]]
-        if step.name not in ARITHMETIC or self.shapes[step.outputs[0]] != ():
+        whole = not jnp.issubdtype(step.eqn.outvars[0].aval.dtype, jnp.inexact)
+        if step.name not in _CONSTANT or (step.name == "div" and whole):
             return None
-        operands = [
-            np.asarray(self.values[node], var.aval.dtype)
-            for node, var in zip(step.inputs, step.eqn.invars, strict=True)
-        ]
-        with jax.ensure_compile_time_eval():
-            (result,) = bind(step.eqn, operands)
-        return result
+        operands = [np.float64(self.values[node]) for node in step.inputs]
+        if step.name == "integer_pow":
+            operands.append(np.float64(step.eqn.params["y"]))
+        with np.errstate(all="ignore"):
+            return _CONSTANT[step.name](*operands)
