@@ -34,6 +34,7 @@ _MOVING = TRANSPARENT | frozenset(
 )
 _CUTTING = frozenset({"dynamic_slice", "gather", "slice", "split", "unstack"})
 _ROOTS = frozenset({"rsqrt", "sqrt", "pow"})
+_SCALING = frozenset({"add", "clamp", "div", "integer_pow", "max", "mul"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,13 +176,7 @@ def is_root(flow: Flow, node: int) -> bool:
         seen.add(node)
         if step.name in _ROOTS:
             return True
-        if step.name in _MOVING or step.name in (
-            "mul",
-            "div",
-            "add",
-            "max",
-            "clamp",
-            "integer_pow",
-        ):
-            todo += [own for own in step.inputs if flow.data[own]]
+        moving = [own for own in step.inputs if flow.data[own]]
+        if step.name in _MOVING or (step.name in _SCALING and len(moving) == 1):
+            todo += moving
     return False

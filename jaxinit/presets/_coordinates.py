@@ -137,7 +137,8 @@ def coordinate_check(
         )
     widths = tuple(sorted(set(widths)))
     keys = jax.random.split(key, seeds)
-    measured, roles, title = [], {}, ""
+    roles: dict[str, str] = {}
+    measured, title = [], ""
     for width in widths:
         model = build(width)
         spec = parametrization(model)

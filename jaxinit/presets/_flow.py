@@ -8,13 +8,13 @@ is one number that the program fixes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.extend.core import ClosedJaxpr
@@ -25,6 +25,7 @@ from jaxinit._primitives import ELEMENTWISE, ELEMENTWISE_UNCHUNKED, RANDOM
 from jaxinit._signal._frames import frame_of
 from jaxinit._signal._program import Signal
 from jaxinit._signal._use import Site
+from jaxinit.presets._constants import constant
 
 ARITHMETIC = ELEMENTWISE | ELEMENTWISE_UNCHUNKED
 # Copies of fewer numbers.
@@ -33,23 +34,6 @@ _REPEATING = frozenset({"broadcast_in_dim"})
 _KEEPING = frozenset(
     {"convert_element_type", "reshape", "squeeze", "transpose", "copy"}
 )
-
-# What is made of constants before a model multiplies by them.
-_CONSTANT: dict[str, Any] = {
-    "add": np.add,
-    "convert_element_type": np.asarray,
-    "div": np.divide,
-    "exp": np.exp,
-    "integer_pow": np.power,
-    "log": np.log,
-    "mul": np.multiply,
-    "neg": np.negative,
-    "pow": np.power,
-    "rsqrt": lambda value: 1 / np.sqrt(value),
-    "sqrt": np.sqrt,
-    "square": np.square,
-    "sub": np.subtract,
-}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -266,7 +250,9 @@ class Flow:
             self.by_site[site] = step
         for node in dict.fromkeys(inputs):
             self.readers.setdefault(node, []).append(step)
-        fixed = self._fixed(step)
+        fixed = None
+        if eqn is not None and inputs and all(node in self.values for node in inputs):
+            fixed = constant(eqn, [self.values[node] for node in inputs])
         for node in outputs:
             self.before[node] |= before
             self.maker[node] = step
@@ -287,25 +273,6 @@ class Flow:
         return False
 
     def _fix(self, node: int, value: Any) -> None:
-        if jnp.issubdtype(jnp.result_type(value), jnp.inexact) or np.ndim(value) == 0:
-            try:
-                self.values[node] = float(np.asarray(value, np.float64))
-            except (TypeError, ValueError):
-                return
-
-    def _fixed(self, step: Step) -> Any:
-        """What an equation makes of numbers that the program fixes."""
-        if step.eqn is None or len(step.outputs) != 1:
-            return None
-        if any(node not in self.values for node in step.inputs) or not step.inputs:
-            return None
-        if step.name in ("broadcast_in_dim", "reshape", "squeeze", "copy"):
-            return self.values[step.inputs[0]]
-        whole = not jnp.issubdtype(step.eqn.outvars[0].aval.dtype, jnp.inexact)
-        if step.name not in _CONSTANT or (step.name == "div" and whole):
-            return None
-        operands = [np.float64(self.values[node]) for node in step.inputs]
-        if step.name == "integer_pow":
-            operands.append(np.float64(step.eqn.params["y"]))
-        with np.errstate(all="ignore"):
-            return _CONSTANT[step.name](*operands)
+        if isinstance(value, (bool, int, float, np.generic, np.ndarray, jax.Array)):
+            with contextlib.suppress(TypeError, ValueError):  # a key, or complex
+                self.values[node] = float(value)

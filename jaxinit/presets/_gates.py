@@ -184,7 +184,7 @@ def fixup(
         if role in ("attention_out", "feed_forward_out", "head"):
             return Start(value=0.0)
         if role in ("gate", "norm_scale"):
-            return Start(value=1.0)
+            return None if part.use.transformed else Start(value=1.0)
         if role in ("bias", "norm_bias"):
             return Start(value=0.0)
         if not part.use.is_product:

@@ -254,7 +254,8 @@ def language(
         if role in KEPT:
             return None
         if role in _VECTORS:
-            return Start(value=_VECTORS[role])
+            # What 1 + w is multiplied by does not start at 1.
+            return None if part.use.transformed else Start(value=_VECTORS[role])
         writes = role in WRITERS
         own = depth_of(preset, part, network, said) if writes else None
         return formula(part, role, own)

@@ -56,13 +56,14 @@ def _adds_to_scores(
 
 
 def _scale_role(flow: Flow, step: Step, joined: Sequence[Branch]) -> str:
+    # Ahead of the norms: where x is normalized, its factor multiplies what is so.
+    if any(step in branch.skip_way.scales for branch in joined):
+        return "skip_scale"
     if _scales_norm(flow, step):
         return "norm_scale"
     for branch in joined:
         if any(step in chain.scales for chain in branch.writers.values()):
             return "gate"
-        if step in branch.skip_way.scales:
-            return "skip_scale"
     return "scale"
 
 

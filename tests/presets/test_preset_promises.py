@@ -36,10 +36,10 @@ def stream(params, x):
     return jax.lax.scan(body, x, params)[0]
 
 
-def growth(preset, depth, **options):
+def growth(preset, depth, said=None):
     params = {"in": shape(depth, WIDTH, WIDTH), "out": shape(depth, WIDTH, WIDTH)}
     x = jax.random.normal(jax.random.key(1), (64, WIDTH)) * 0.02
-    new, _ = preset(stream, params, x, key=KEY, **options)
+    new, _ = preset(stream, params, x, key=KEY, depth=said)
     return float(rms(stream(new, x) - x))
 
 
@@ -51,8 +51,8 @@ def test_gpt2_adds_as_much_to_the_stream_at_every_depth():
 
 
 def test_without_the_depth_the_stream_grows_by_its_root():
-    # depth=1 says that there is one branch, so that nothing is scaled.
-    found = [growth(presets.gpt2, depth, depth=1) for depth in (4, 64)]
+    # A depth of 1 says that there is one branch, so that nothing is scaled.
+    found = [growth(presets.gpt2, depth, said=1) for depth in (4, 64)]
     assert 3.4 < found[1] / found[0] < 4.6
 
 

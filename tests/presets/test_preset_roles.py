@@ -121,6 +121,31 @@ def test_rotated_queries_and_keys_with_a_norm_of_their_own():
     assert found == {"q": "query", "k": "key", "v": "value", "o": "attention_out"}
 
 
+def test_a_scale_that_one_is_added_to_is_kept():
+    def f(p, x):
+        normed = x / jnp.sqrt(jnp.mean(jnp.square(x), -1, keepdims=True) + 1e-6)
+        return residual(p, normed * (1 + p["scale"])[None])
+
+    params = jax.tree.map(lambda s: jnp.zeros(s.shape), MLP | {"scale": shape(8)})
+    new, report = presets.gpt2(f, params, jnp.ones((2, 8)), key=jax.random.key(0))
+    rows = {row["leaf"]: row for row in report.records()}
+    assert rows["scale"]["role"] == "norm_scale"
+    np.testing.assert_array_equal(new["scale"], 0.0)
+
+
+def test_experts_end_in_the_stream_through_their_router():
+    def f(p, x):
+        chosen = jax.nn.softmax(x @ p["router"])
+        hidden = jax.nn.relu(jnp.einsum("td,edf->tef", x, p["up"]))
+        outputs = jnp.einsum("tef,efd->ted", hidden, p["down"])
+        return x + jnp.einsum("te,ted->td", chosen, outputs)
+
+    params = {"router": shape(8, 4), "up": shape(4, 8, 16), "down": shape(4, 16, 8)}
+    found = roles((f, params, X))
+    assert found["down"] == "feed_forward_out"
+    assert found["up"] == "feed_forward_in"
+
+
 def test_a_loop_that_holds_two_blocks_a_round():
     def f(params, x):
         def body(x, layer):
