@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -111,10 +113,11 @@ def _begin(preset: str, part: Part, start: Start, key: Any) -> jax.Array:
     dtype = jnp.result_type(leaf)
     wide = dtype if jnp.finfo(dtype).bits > 32 else jnp.float32
     if start.value is not None:
-        begun = jnp.full(part.shape, start.value, dtype)
+        begun = jnp.asarray(np.full(part.shape, start.value, dtype))
     elif key is not None:
-        unit = _unit(fold_name(key, name), part.shape, wide, start.cut)
-        begun = (unit * part.along(start.stddev).astype(wide)).astype(dtype)
+        stddev = part.along(start.stddev).astype(wide)
+        own = fold_name(key, name)
+        begun = _drawn(own, stddev, part.shape, start.cut).astype(dtype)
     else:
         begun = _rescaled(preset, part, start, wide).astype(dtype)
     sharding = getattr(leaf, "sharding", None)
@@ -123,20 +126,19 @@ def _begin(preset: str, part: Part, start: Start, key: Any) -> jax.Array:
     return begun
 
 
-def _unit(key: Any, shape: Sequence[int], dtype: Any, cut: float | None) -> jax.Array:
-    """Normal numbers of variance 1, after the cut."""
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _drawn(key: Any, stddev: Any, shape: tuple[int, ...], cut: float | None) -> Any:
+    """Normal numbers of this deviation, after the cut."""
     if cut is None:
-        return jax.random.normal(key, shape, dtype)
-    drawn = jax.random.truncated_normal(key, -cut, cut, shape, dtype)
-    return drawn / np.asarray(cut_stddev(cut), dtype)
+        return jax.random.normal(key, shape, stddev.dtype) * stddev
+    drawn = jax.random.truncated_normal(key, -cut, cut, shape, stddev.dtype)
+    return drawn * (stddev / np.asarray(cut_stddev(cut), stddev.dtype))
 
 
 def cut_stddev(cut: float) -> float:
     """The standard deviation of N(0, 1) cut at both sides."""
-    from math import erf, exp, pi, sqrt
-
-    density = exp(-(cut**2) / 2) / sqrt(2 * pi)
-    return sqrt(1 - 2 * cut * density / erf(cut / sqrt(2)))
+    density = math.exp(-(cut**2) / 2) / math.sqrt(2 * math.pi)
+    return math.sqrt(1 - 2 * cut * density / math.erf(cut / math.sqrt(2)))
 
 
 def _rescaled(preset: str, part: Part, start: Start, wide: Any) -> jax.Array:

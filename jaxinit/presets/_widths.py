@@ -96,6 +96,8 @@ def _width(part: Part, base: Part, network: Anatomy) -> Width:
         out = into = max(into, out)
     elif part.use.is_product:
         role = _product_role(into, out)
+        if role == "fixed" and (more := _sizes(part, base)) != 1:
+            role, out = "vector", more  # one by one, as a depthwise convolution
     elif part.use.kind == "gather":
         into, role = 1.0, "input" if out != 1 else "fixed"
     else:
@@ -118,12 +120,17 @@ def _growth(part: Part, base: Part) -> tuple[float, float]:
     if part.use.kind == "gather":
         rows = [part.shape[axis] / base.shape[axis] for axis in part.use.out_axis]
         return 1.0, float(np.prod(rows))
+    return 1.0, _sizes(part, base)
+
+
+def _sizes(part: Part, base: Part) -> float:
+    """By what the number of elements grows, layers aside."""
     sizes = [
         own / other
         for axis, (own, other) in enumerate(zip(part.shape, base.shape, strict=True))
         if axis not in part.stacked
     ]
-    return 1.0, float(np.prod(sizes))
+    return float(np.prod(sizes))
 
 
 def _inside(part: Part, network: Anatomy) -> bool:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import nnx
 
@@ -170,8 +171,18 @@ TOKENS_IN = jnp.arange(14).reshape(2, 7)
 IMAGES = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
 
 
+def filled(shapes, seed=0):
+    """Arrays of these shapes, none of them constant: what a model was started with."""
+    generator = np.random.default_rng(seed)
+
+    def fill(leaf):
+        return jnp.asarray(generator.normal(1.0, 0.5, leaf.shape), leaf.dtype)
+
+    return jax.tree.map(fill, shapes)
+
+
 def split(model, *args):
     """A linen model as jaxinit takes it."""
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        variables = jax.jit(model.init)(KEY, *args)
-    return jaxinit.from_linen(model, variables, *args)
+        shapes = jax.eval_shape(model.init, KEY, *args)
+    return jaxinit.from_linen(model, filled(shapes), *args)

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from flax import linen as nn
+from preset_models import filled
 
 import jaxinit
 from jaxinit import plots, presets
@@ -92,8 +93,11 @@ def test_roles_and_factors_of_a_transformer():
 
 
 def test_deviations_are_those_of_the_base_times_the_factor():
-    module = Transformer(32, tied=False)
-    base = jaxinit.from_linen(module, jax.jit(module.init)(KEY, TOKENS), TOKENS)
+    base = transformer(32, tied=False)
+    params = filled(base[1])
+    params["norm"]["scale"] = jnp.ones(32)
+    params["up_0"]["bias"] = jnp.zeros(64)
+    base = base[0], params, *base[2:]
     spec = presets.mup(base, transformer(256, tied=False))
     params, report = spec.init(KEY, stddev=[("head/kernel", 0.5), ("mix_.*bias", 0)])
     before = base[1]
@@ -133,10 +137,36 @@ def test_forward_multiplies_the_logits_of_a_tied_table_and_the_scores():
     other = jax.tree.map(lambda leaf: leaf, params)
     other["mix_0"]["query"] = jax.tree.map(lambda w: w / 2, params["mix_0"]["query"])
     other["norm"] = jax.tree.map(lambda w: w / 4, params["norm"])
-    np.testing.assert_allclose(
-        spec.forward(params, *rest), spec.f(other, *rest), rtol=1e-5, atol=1e-6
-    )
+    by_hand = jax.jit(spec.f)(other, *rest)
+    found = spec.forward(params, *rest)
+    np.testing.assert_allclose(found, by_hand, rtol=1e-5, atol=1e-6)
     assert presets.mup(mlp(8), mlp(32)).multipliers == ()
+
+
+def test_convolutions_and_stacks():
+    def model(width, depth=2):
+        def f(params, x):
+            def layer(x, w):
+                return jax.lax.conv(x, w, (1, 1), "SAME"), None
+
+            x, _ = jax.lax.scan(layer, x, params["stack"])
+            return jax.lax.conv_general_dilated(
+                x, params["depthwise"], (1, 1), "SAME", feature_group_count=width
+            )
+
+        def shape(*sizes):
+            return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+        stack = shape(depth, width, width, 3, 3)
+        params = {"stack": stack, "depthwise": shape(width, 1, 3, 3)}
+        return f, params, shape(2, width, 8, 8)
+
+    spec = presets.mup(model(4), model(8, depth=6))
+    rows = {row["leaf"]: row for row in spec.report.records()}
+    assert rows["stack"]["role"] == "hidden"
+    assert (rows["stack"]["in"], rows["stack"]["out"]) == (2, 2)
+    assert rows["depthwise"]["role"] == "vector"
+    assert rows["depthwise"]["out"] == 2
 
 
 def test_the_optimizer_scales_rate_and_epsilon_and_leaves_the_decay():
@@ -151,7 +181,7 @@ def test_the_optimizer_scales_rate_and_epsilon_and_leaves_the_decay():
     gradients = jax.tree.map(
         lambda w: 1e-2 * jax.random.normal(next(keys), w.shape), params
     )
-    updates, _ = tx.update(gradients, tx.init(params), params)
+    updates, _ = jax.jit(tx.update)(gradients, tx.init(params), params)
     factors = {"in": (1, 4), "shift": (1, 4), "hidden": (4, 4), "out": (4, 1)}
     for name, (slower, smaller) in (factors | {"last": (1, 1)}).items():
         g = np.asarray(gradients[name], np.float64)
@@ -255,9 +285,8 @@ def test_completep_scales_branches_rates_and_epsilons_with_depth(scanned, alpha)
         by_hand = params | {"blocks": blocks | {"out": scale * blocks["out"]}}
     else:
         by_hand = params | {"blocks": [b | {"out": scale * b["out"]} for b in blocks]}
-    np.testing.assert_allclose(
-        spec.forward(params, X), spec.f(by_hand, X), rtol=1e-4, atol=1e-6
-    )
+    wanted = jax.jit(spec.f)(by_hand, X)
+    np.testing.assert_allclose(spec.forward(params, X), wanted, rtol=1e-4, atol=1e-6)
 
 
 # ------------------------------------------------------------------------- what is said

@@ -40,7 +40,7 @@ def growth(preset, depth, said=None):
     params = {"in": shape(depth, WIDTH, WIDTH), "out": shape(depth, WIDTH, WIDTH)}
     x = jax.random.normal(jax.random.key(1), (64, WIDTH)) * 0.02
     new, _ = preset(stream, params, x, key=KEY, depth=said)
-    return float(rms(stream(new, x) - x))
+    return float(rms(jax.jit(stream)(new, x) - x))
 
 
 def test_gpt2_adds_as_much_to_the_stream_at_every_depth():
@@ -68,8 +68,9 @@ def test_wang_and_olmo_grow_less_than_the_root_of_depth():
 # --------------------------------------------------------------------------- identities
 
 
-@pytest.mark.parametrize("preset", [presets.rezero, presets.skipinit])
-@pytest.mark.parametrize("scanned", [False, True])
+@pytest.mark.parametrize(
+    ("preset", "scanned"), [(presets.rezero, False), (presets.skipinit, True)]
+)
 def test_with_gates_of_zero_every_block_is_the_identity(preset, scanned):
     model = LanguageModel(2, scanned=scanned, gate=())
     f, params, *args = split(model, TOKENS_IN)
@@ -85,8 +86,9 @@ def test_with_gates_of_zero_every_block_is_the_identity(preset, scanned):
     for name in blocks:
         for part in ("attention", "mlp"):
             other[name][part] = jax.tree.map(lambda w: 3 * w, other[name][part])
-    np.testing.assert_array_equal(f(new, *args), f(other, *args))
-    assert np.any(f(params, *args) != f(new, *args))
+    outputs = jax.jit(f)
+    np.testing.assert_array_equal(outputs(new, *args), outputs(other, *args))
+    assert np.any(outputs(params, *args) != outputs(new, *args))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ def test_fixup_on_a_resnet():
         assert float(new[f"b{n}"]["multiplier"]) == 1.0
     stem = (2 / 27) ** 0.5
     assert rows["stem/kernel"]["stddev"] == pytest.approx(stem, rel=1e-6)
-    assert not np.any(f(new, *args))  # the head is zero
+    assert not np.any(new["head"]["kernel"])
     with pytest.raises(ValueError, match=r"fixup: 4 of 4 residual branches"):
         presets.fixup(*split(ResNet(normalized=False), IMAGES), key=KEY)
 
@@ -161,13 +163,18 @@ def first_steps(params, steps=3, rate=0.02):
     wanted = jax.random.normal(jax.random.key(2), (32, 4))
 
     def loss(params):
-        return jnp.mean(jnp.square(plain(params, x) - wanted))
+        outputs = plain(params, x)
+        return jnp.mean(jnp.square(outputs - wanted)), outputs
 
-    new = params
+    @jax.jit
+    def step(params):
+        gradients, outputs = jax.grad(loss, has_aux=True)(params)
+        return jax.tree.map(lambda w, g: w - rate * g, params, gradients), outputs
+
+    new, before = step(params)
     for _ in range(steps):
-        gradients = jax.grad(loss)(new)
-        new = jax.tree.map(lambda w, g: w - rate * g, new, gradients)
-    return float(rms(plain(new, x) - plain(params, x)))
+        new, after = step(new)
+    return float(rms(after - before))
 
 
 def test_fixup_bounds_the_first_updates_at_every_depth():
@@ -207,29 +214,24 @@ def sensitivity(f, params):
     """The norm of the gradient of the outputs in one random direction."""
     x = jax.random.normal(jax.random.key(1), (64, 32))
     signs = jax.random.rademacher(jax.random.key(2), (64, 32), jnp.float32)
-    gradients = jax.grad(lambda p: jnp.mean(f(p, x) * signs))(params)
+    gradients = jax.jit(jax.grad(lambda p: jnp.mean(f(p, x) * signs)))(params)
     norm = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(gradients)))
     return float(norm)
 
 
 def test_deepnorm_keeps_the_sensitivity_of_deep_stacks_bounded():
-    # The bound is on what a step of gradient descent changes: the squared norm of the
-    # gradient, summed over all layers.
+    # What a step of gradient descent changes is the squared norm of the gradient. With
+    # Glorot's weights it grows by the root of depth, 2 L times 1 / alpha^2.
     x = jnp.ones((64, 32))
     deep, glorot = [], []
     for depth in (8, 128):
-        # Its N counts two branches a block; here a block has one.
-        alpha = (2 * depth) ** 0.25
-        f, shapes = post_norm(depth, alpha)
+        f, shapes = post_norm(depth, (2 * depth) ** 0.25)
         params, _ = presets.deepnorm(f, shapes, x, key=KEY)
         deep.append(sensitivity(f, params))
-        f, shapes = post_norm(depth, 1.0)
-        params = jax.tree.map(
-            lambda leaf: jax.random.normal(KEY, leaf.shape) * (2 / 96) ** 0.5, shapes
-        )
-        glorot.append(sensitivity(f, params))
-    assert deep[1] < 1.5 * deep[0]
-    assert glorot[1] > 3 * glorot[0] or not np.isfinite(glorot[1])
+        larger = jax.tree.map(lambda w, n=depth: w * (8 * n) ** 0.25, params)
+        glorot.append(sensitivity(f, larger))
+    assert deep[1] == pytest.approx(deep[0], rel=0.05)
+    assert 1.5 < glorot[1] / glorot[0] < 3
 
 
 def test_deepnorm_sets_an_alpha_that_is_a_parameter():
