@@ -262,17 +262,16 @@ def residual(width, depth, scanned=False):
     return f, {"first": shape(8, width), "blocks": blocks, "last": shape(width, 2)}, X
 
 
-@pytest.mark.parametrize("scanned", [False, True])
-@pytest.mark.parametrize("alpha", [0.5, 1.0])
+@pytest.mark.parametrize(("scanned", "alpha"), [(False, 1.0), (True, 0.5)])
 def test_completep_scales_branches_rates_and_epsilons_with_depth(scanned, alpha):
     deep, wide = 8.0, 4.0
     spec = presets.completep(
-        residual(8, 2, scanned), residual(32, 16, scanned), alpha=alpha
+        residual(8, 1, scanned), residual(32, 8, scanned), alpha=alpha
     )
     factors = [m.factor for m in spec.multipliers]
-    assert factors == pytest.approx([deep**-alpha] * (1 if scanned else 16))
+    assert factors == pytest.approx([deep**-alpha] * (1 if scanned else 8))
     rows = {row["leaf"]: row for row in spec.report.records()}
-    inner = rows["blocks/in" if scanned else "blocks/9/in"]
+    inner = rows["blocks/in" if scanned else "blocks/5/in"]
     assert inner["rate"] == pytest.approx(deep ** (alpha - 1) / wide)
     assert inner["epsilon"] == pytest.approx(deep**-alpha / wide)
     assert inner["init"] == pytest.approx(wide**-0.5)
