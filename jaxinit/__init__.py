@@ -15,7 +15,15 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 if _TYPE_CHECKING:
-    from jaxinit import finetune, groups, initializers, inputs, testing, transfer
+    from jaxinit import (
+        finetune,
+        groups,
+        initializers,
+        inputs,
+        presets,
+        testing,
+        transfer,
+    )
     from jaxinit._materialize import materialize
     from jaxinit._signal._audit import AuditReport, audit
     from jaxinit._signal._calibrate import calibrate
@@ -31,6 +39,7 @@ __version__ = _version("jaxinit")
 
 __all__ = [
     "initializers",
+    "presets",
     "groups",
     "transfer",
     "finetune",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["audit"]
+__all__ = ["audit", "coordinates"]
 
 # What is drawn: the column, what to call it, and whether its scale is logarithmic.
 _PANELS = (
@@ -44,15 +44,8 @@ def audit(report: Any, *, figure: Any = None) -> Any:
     >>> [axes.get_ylabel() for axes in figure.axes][:2]
     ['rms of the product', 'rms of the gradient']
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "plots needs matplotlib; install it with: pip install 'jaxinit[plots]'"
-        ) from error
     rows = report.records()
-    if figure is None:
-        figure = Figure(figsize=(max(6.0, 2.0 + 0.2 * len(rows)), 9.0))
+    figure = _figure(figure, max(6.0, 2.0 + 0.2 * len(rows)), 9.0)
     grave = {f.code for f in report.findings if f.severity != "note"}
     marked = [n for n, row in enumerate(rows) if grave & {*row["note"].split(", ")}]
     panels = figure.subplots(len(_PANELS), 1, sharex=True, squeeze=True)
@@ -81,6 +74,70 @@ def audit(report: Any, *, figure: Any = None) -> Any:
     return figure
 
 
+def coordinates(report: Any, *, figure: Any = None) -> Any:
+    """Draw what a coordinate check measured: change over width, a panel for each step.
+
+    Both axes are logarithmic: flat lines learn alike at every width. Lines of weights
+    that grow or vanish are dashed.
+
+    Args:
+      report: of :func:`jaxinit.presets.coordinate_check`.
+      figure: a matplotlib figure to draw into; a new one by default.
+
+    Returns:
+      The figure.
+
+    Raises:
+      ImportError: matplotlib is not installed.
+
+    >>> from jaxinit import plots, presets
+    >>> report = presets.CoordinateReport(
+    ...     "check", columns=("leaf", "step", "change", "verdict"), widths=(32, 64),
+    ...     rows=[("w", 1, (0.1, 0.1), "flat"), ("w", 2, (0.2, 0.3), "growing")])
+    >>> figure = plots.coordinates(report)
+    >>> [axes.get_title() for axes in figure.axes]
+    ['step 1', 'step 2']
+    """
+    rows = report.records()
+    steps = sorted({row["step"] for row in rows})
+    figure = _figure(figure, 1.0 + 2.4 * max(len(steps), 1), 3.2)
+    panels = figure.subplots(1, max(len(steps), 1), sharey=True, squeeze=False)[0]
+    for axes, step in zip(panels, steps, strict=False):
+        for row in rows:
+            if row["step"] == step:
+                style = "-" if row["verdict"] == "flat" else "--"
+                axes.plot(
+                    report.widths,
+                    row["change"],
+                    style,
+                    marker="o",
+                    markersize=3,
+                    label=row["leaf"],
+                )
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log", base=2)
+        axes.set_title(f"step {step}", fontsize="small")
+        axes.set_xlabel("width")
+        axes.grid(visible=True, alpha=0.3)
+    panels[0].set_ylabel("rms of the change")
+    if len({row["leaf"] for row in rows}) <= 12:
+        panels[-1].legend(fontsize="x-small")
+    figure.suptitle(report.title, fontsize="medium")
+    figure.set_layout_engine("tight")
+    return figure
+
+
+def _figure(figure: Any, width: float, height: float) -> Any:
+    """The figure that was given, or a new one."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "plots needs matplotlib; install it with: pip install 'jaxinit[plots]'"
+        ) from error
+    return Figure(figsize=(width, height)) if figure is None else figure
+
+
 def _label(axes: Any, names: Sequence[str]) -> None:
     """As many names as have room."""
     step = math.ceil(len(names) / 60)
@@ -94,4 +151,4 @@ def _number(cell: Any) -> float:
     return math.nan if cell is None else float(cell)
 
 
-audit.__module__ = __name__
+audit.__module__ = coordinates.__module__ = __name__

@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # They train with optax, whose Adam needs the promotion rules that JAX has by default.
-RELAXED = {"docs/finetune.md"}
+RELAXED = {"docs/finetune.md", "docs/presets.md"}
 LINK = re.compile(r"\]\(([^)#]+?)(?:#[^)]*)?\)")
 
 

@@ -25,7 +25,7 @@ LAYERS = [
     {"_rules", "_keys", "_tables", "_report"},
     {"initializers", "testing", "_materialize", "inputs", "finetune"},
     {"_signal"},
-    {"transfer"},
+    {"transfer", "presets"},
     {"groups"},
     {"_catalogue"},
     {"plots"},
@@ -122,7 +122,7 @@ def importers_of(library):
 
 def test_heavy_and_particular_libraries_stay_where_they_belong():
     assert importers_of("chex") <= {"testing"}
-    assert importers_of("optax") <= {"finetune"}
+    assert importers_of("optax") <= {"finetune", "presets"}
     assert importers_of("matplotlib") <= {"plots"}
     for path in SOURCES:
         if module_of(path).split(".")[-1] not in ("cli", "__main__", "demo"):
@@ -181,7 +181,7 @@ def test_importing_the_package_starts_no_backend_and_imports_no_framework():
 
     program = (
         "import sys, jaxinit\n"
-        "from jaxinit import initializers, transfer\n"
+        "from jaxinit import initializers, presets, transfer\n"
         "import jax._src.xla_bridge as bridge\n"
         "assert not bridge._backends, 'a backend was started'\n"
         "heavy = {'flax', 'chex', 'optax', 'matplotlib', 'rich', 'scipy.optimize',\n"
