@@ -73,6 +73,7 @@ def works(sizes):
 
     import jaxinit
     from jaxinit import finetune as ft
+    from jaxinit import presets
     from jaxinit import transfer as tr
 
     module, inputs, shapes, key = network(**sizes)
@@ -104,6 +105,14 @@ def works(sizes):
     def used():
         return jaxinit.trace_uses(f, shapes, inputs)
 
+    def by_width():
+        narrow = network(**sizes | {"width": sizes["width"] // 2})
+
+        def g(params, x):
+            return narrow[0].apply(params, x)
+
+        return presets.mup((g, narrow[2], inputs), (f, shapes, inputs)).report
+
     def predicted():
         return jaxinit.predict_signal(f, shapes, inputs)
 
@@ -114,6 +123,7 @@ def works(sizes):
         "labels, rates, freeze": (labelled, lambda r: len(jax.tree.leaves(r[0]))),
         "trace_uses": (used, len),
         "predict_signal": (predicted, lambda r: count),
+        "presets.mup": (by_width, lambda r: len(r.rows)),
     }, count
 
 
@@ -180,6 +190,7 @@ NAMES = (
     "labels, rates, freeze",
     "trace_uses",
     "predict_signal",
+    "presets.mup",
 )
 OF_LEAVES = "materialize", "save and merge", "labels"
 
@@ -211,7 +222,7 @@ def main():
         if kind == "leaves":
             print(json.dumps(of_leaves(name, int(size))))
         else:
-            depth = {"depth": int(size), "width": 64, "words": 256}
+            depth = {"depth": int(size), "width": 128, "words": 256}
             print(json.dumps(measure(name, SEVEN if kind == "seven" else depth)))
         return
     seven = {}
