@@ -23,8 +23,6 @@ extensions = [
     "sphinx.ext.napoleon",
 ]
 exclude_patterns = ["_build"]
-# A guide joins its section by its name, so a pattern may match nothing.
-suppress_warnings = ["toc.empty_glob"]
 
 # Markdown. `$` is mathematics, and a heading can be linked to as #its-words.
 myst_enable_extensions = ["amsmath", "dollarmath"]
