@@ -6,6 +6,7 @@
 import importlib
 import pathlib
 import pkgutil
+import re
 
 import jaxinit
 
@@ -52,6 +53,8 @@ pygments_dark_style = "monokai"
 
 # Programs with a page of their own, and no functions to document.
 PROGRAMS = {"cli", "demo"}
+# What functions return.
+RESULTS = re.compile(r".*Report|Initializer|Plan|Source|Leaf|Mean|Spec")
 
 
 def public_modules():
@@ -86,5 +89,20 @@ def page_of(name):
     )
 
 
+def without_constructor(app, what, name, thing, options, signature, returns):
+    """Nobody builds a report: how it is built is not for the reference."""
+    if what == "class" and RESULTS.fullmatch(name.rpartition(".")[2]):
+        return "", returns
+    return None
+
+
+def skip_nameless_fields(app, what, name, thing, skip, options):
+    """Of named tuples, whose class says what their fields are."""
+    text = getattr(thing, "__doc__", None) or ""
+    return True if text.startswith("Alias for field number") else None
+
+
 def setup(app):
     app.connect("builder-inited", write_reference)
+    app.connect("autodoc-process-signature", without_constructor)
+    app.connect("autodoc-skip-member", skip_nameless_fields)
