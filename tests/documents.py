@@ -22,6 +22,7 @@ RELAXED = {
     "docs/how-to/freeze.md",
     "docs/lecture/he.md",
     "docs/lecture/transfer.md",
+    "docs/lecture/typical-setup.md",
 }
 # Where a page draws what it shows; see `docs` in the Makefile.
 PICTURES = ROOT / "docs" / "_build" / "pictures"
@@ -38,13 +39,18 @@ def name_of(page):
 def test_the_python_blocks_run(page, request, monkeypatch):
     if name_of(page) in RELAXED:
         request.getfixturevalue("relaxed_promotion")
+    run_page(page, monkeypatch, page.read_text())
+
+
+def run_page(page, monkeypatch, text):
+    """Where the page's files are, or, for pages that draw, where its pictures go."""
     PICTURES.mkdir(parents=True, exist_ok=True)
     draws = page.parent.name == "lecture"
     monkeypatch.chdir(PICTURES if draws else page.parent)
     monkeypatch.syspath_prepend(ROOT / "examples")
     matplotlib.use("Agg")
     with plt.style.context(STYLE):
-        run_blocks(page.read_text(), name_of(page))
+        run_blocks(text, name_of(page))
     plt.close("all")
 
 
