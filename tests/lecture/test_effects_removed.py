@@ -32,10 +32,10 @@ CHANGES = {
         "initializers.constant(0.05)",
         "initializers.normal(0.05)",
     ),
-    "a deep network that is wide": (
+    "a deep network that is shallow": (
         "dying-units",
         "depth=30, width=4)",
-        "depth=30, width=32)",
+        "depth=2, width=4)",
     ),
     "weights a tenth too small": (
         "variance",
