@@ -4,8 +4,9 @@ NEWEST ?= python3.13
 VENV := .venv
 RUN := $(VENV)/bin/
 WORKERS ?= 2
+PICTURES := docs/_build/pictures/.drawn
 
-.PHONY: demo test test-all test-newest check bench format golden clean
+.PHONY: demo test test-all test-newest check docs bench format golden clean
 
 demo: $(VENV)/.demo
 	$(RUN)python examples/first_look.py
@@ -29,6 +30,16 @@ check: $(VENV)/.test
 	$(RUN)ty check --python $(VENV)
 	$(RUN)python -m pytest -q -p no:cacheprovider --doctest-modules jaxinit
 	$(RUN)python -m pytest -q -p no:cacheprovider tests/documents.py
+	touch $(PICTURES)
+
+# The site, in docs/_build/html; whatever Sphinx warns of is an error.
+docs: $(VENV)/.docs $(PICTURES)
+	$(RUN)python -m sphinx -W --keep-going -n -q docs docs/_build/html
+
+# The pages of the lecture draw their own pictures when they run.
+$(PICTURES): $(wildcard docs/lecture/*) | $(VENV)/.test
+	$(RUN)python -m pytest -q -p no:cacheprovider tests/documents.py -k lecture
+	touch $@
 
 # Every benchmark, and benchmarks/RESULTS.md; half an hour on a quiet machine.
 bench: $(VENV)/.bench
@@ -50,4 +61,4 @@ $(VENV)/.%: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-newest
+	rm -rf $(VENV) .venv-newest docs/_build docs/api/modules

@@ -99,7 +99,7 @@ class Initializer:
 
     @property
     def accepts(self) -> Accepts:
-        """Which dtypes it can be asked for: "any", "inexact" or "floating"."""
+        """The dtypes that it can be asked for, "any", "inexact" or "floating"."""
         return self._recipe.accepts
 
     @property

@@ -129,8 +129,8 @@ def delta_orthogonal(scale: Any = 1.0, column_axis: int = -1, dtype: Any = None)
       dtype: used where the call gives none. Narrow floats are factored in float32.
 
     Raises:
-      ValueError: at the call, for a shape that is not (*spatial, in, out) with one to
-        three spatial axes and in <= out.
+      ValueError: at the call, for a shape that is not ``(*spatial, in, out)`` with one
+        to three spatial axes and in <= out.
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -56,7 +56,7 @@ def torch_default(
     Strides and groups do not enter: PyTorch looks at the stored shape only. Its
     transposed convolutions have inputs and outputs swapped in that shape, and take the
     *outputs* for the fan: ``torch_default(in_axis=-1, out_axis=-2)`` on a Flax kernel
-    (*spatial, in, out).
+    ``(*spatial, in, out)``.
 
     Args:
       in_axis, out_axis, batch_axis, dtype, equation: how the weight is used, as in

@@ -40,11 +40,11 @@ def lru_nu(r_min: Any = 0.0, r_max: Any = 1.0, dtype: Any = None):
         \log\bigl(r_{min}^2 + u (r_{max}^2 - r_{min}^2)\bigr)\Bigr),
         \quad u \sim U(0, 1)
 
-    so |λ|² is uniform on [r_min², r_max²], and with a uniform phase (:func:`lru_theta`)
-    λ is uniform over the area of the ring. Long memories need r_max (and r_min) near
-    1. The input normalization √(1 - |λ|²) is computed from this leaf, not drawn. Keep
-    it in float32: in bfloat16 the neighbours of a memory of 999 steps, 1 / (1 - |λ|),
-    are 968 and 1031.
+    so ``|λ|²`` is uniform on [r_min², r_max²], and with a uniform phase
+    (:func:`lru_theta`) λ is uniform over the area of the ring. Long memories need r_max
+    (and r_min) near 1. The input normalization ``√(1 - |λ|²)`` is computed from this
+    leaf, not drawn. Keep it in float32: in bfloat16 the neighbours of a memory of 999
+    steps, ``1 / (1 - |λ|)``, are 968 and 1031.
 
     Args:
       r_min: the inner radius, 0 or more.

@@ -43,8 +43,8 @@ def delta(base: Base):
       base: any initializer; it sees the shape (in, out).
 
     Raises:
-      ValueError: at the call, for a shape that is not (*spatial, in, out) with at least
-        one spatial axis.
+      ValueError: at the call, for a shape that is not ``(*spatial, in, out)`` with at
+        least one spatial axis.
 
     Example:
       >>> import jax
@@ -80,7 +80,7 @@ def icnr(base: Base, *, scale: int | Sequence[int], layout: ShuffleLayout):
     The bias has to be constant over each cell as well, zero for example.
 
     Args:
-      base: any initializer; it sees the kernel (*spatial, in, C).
+      base: any initializer; it sees the kernel ``(*spatial, in, C)``.
       scale: r, one for all spatial axes or one for each. A sequence also serves a dense
         kernel (in, C · ∏r), which has no spatial axes.
       layout: how the shuffle reads the channels: ``"channel_major"`` is (C, ∏r), the

@@ -37,8 +37,8 @@ def dirac(scale: Any = 1.0, dtype: Any = None, *, groups: int = 1):
       groups: ``feature_group_count`` of the convolution.
 
     Raises:
-      ValueError: at the call, for a shape that is not (*spatial, in / groups, out) with
-        at least one spatial axis and a multiple of `groups` as out.
+      ValueError: at the call, for a shape that is not ``(*spatial, in / groups, out)``
+        with at least one spatial axis and a multiple of `groups` as out.
 
     Example:
       >>> import jax
@@ -78,8 +78,8 @@ def bilinear(
     for three. Output pixels lie on the lines between the input pixels around them (at
     the rims, where the input ends, they fall to zero). With s the stride of the layer,
     k = 2 s and k = 2 s - 1 are the sizes that hold exactly the interpolation: the
-    weights that reach an output sum to 1, since the tents 1 - |x| / s a stride s apart
-    do.
+    weights that reach an output sum to 1, since the tents ``1 - |x| / s`` a stride s
+    apart do.
 
     Args:
       dtype: used where the call gives none.
@@ -89,8 +89,8 @@ def bilinear(
         :func:`dirac`.
 
     Raises:
-      ValueError: at the call, for a shape that is not (*spatial, in / groups, out) with
-        at least one spatial axis, or that has fewer taps than 2 s - 1.
+      ValueError: at the call, for a shape that is not ``(*spatial, in / groups, out)``
+        with at least one spatial axis, or that has fewer taps than 2 s - 1.
 
     Example:
       >>> import jax

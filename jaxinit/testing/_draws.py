@@ -45,18 +45,19 @@ def assert_moments(
     Numbers stored in d bits of precision may each be off by a relative u = 2^−d (2^−8
     for bfloat16, 2^−11 for float16), which leaves the mean of a law symmetric about
     zero where it is and moves the root mean square by at most the factor 1 ± u. The
-    bounds are widened by that, by u(|mean| + σ) for another mean, and by the rounding
-    of the sums themselves.
+    bounds are widened by that, by ``u(|mean| + σ)`` for another mean, and by the
+    rounding of the sums themselves.
 
     Args:
       sample: draws of any shape, real or complex; 8- and 16-bit floats are widened.
       mean: the mean that is claimed.
-      variance: the variance that is claimed; for complex draws E|x − mean|², and the
-        pseudo-variance E(x − mean)² is then checked to be 0 (circular draws). None
-        checks the mean alone, against the spread of the sample itself.
-      kurtosis: at least E|x − mean|⁴ / variance². None is that of the normal law, 3 or
-        for complex draws 2, which also covers truncated normal, uniform and Rademacher
-        draws; a law with heavier tails needs its own, sparse normal draws 3 / density.
+      variance: the variance that is claimed; for complex draws ``E|x − mean|²``, and
+        the pseudo-variance ``E(x − mean)²`` is then checked to be 0 (circular draws).
+        None checks the mean alone, against the spread of the sample itself.
+      kurtosis: at least ``E|x − mean|⁴ / variance²``. None is that of the normal law, 3
+        or for complex draws 2, which also covers truncated normal, uniform and
+        Rademacher draws; a law with heavier tails needs its own, sparse normal draws 3
+        / density.
       failure_rate: the probability that sound draws fail.
 
     Raises:
@@ -105,7 +106,7 @@ def assert_follows(
 ):
     """Assert that independent draws follow the law with this distribution function.
 
-    sup |F_n − F| ≤ √(log(2/failure_rate) / 2n), the Dvoretzky-Kiefer-Wolfowitz
+    ``sup |F_n − F| ≤ √(log(2/failure_rate) / 2n)``, the Dvoretzky-Kiefer-Wolfowitz
     inequality with Massart's constant: valid for every n and every law, and tight for
     continuous ones.
 

@@ -21,7 +21,7 @@ class CompareReport(Report):
 
     Attributes:
       maximum: the largest difference of two elements of the outputs.
-      relative: the largest over the outputs of max |f - g| / max |f|.
+      relative: the largest over the outputs of ``max |f - g| / max |f|``.
       first_divergence: the first intermediate whose relative error is above `rtol`;
         None where the outputs agree, or the intermediates cannot be seen.
     """

@@ -32,7 +32,7 @@ def inflate_channels(
     - "zero": the old channels first, then zeros.
 
     Args:
-      kernel: (*window, in, out), as Flax holds it.
+      kernel: ``(*window, in, out)``, as Flax holds it.
       channels: N.
       mode: see above; there is no default, because it depends on the new channels.
       variance: for "tile" only.

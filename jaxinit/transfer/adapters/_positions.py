@@ -147,7 +147,7 @@ def resize_patch_kernel(
       antialias: whether smaller pictures average over what they leave out.
 
     Returns:
-      (*size, in, out), in the dtype of the kernel.
+      ``(*size, in, out)``, in the dtype of the kernel.
 
     Raises:
       ValueError: an option is unknown, or the kernel has not four axes.

@@ -27,7 +27,7 @@ def extend_vocabulary(
     - "mean": the mean m of the old rows, so that no new word is likelier than the
       average; all new rows are equal, until they are trained.
     - "covariance": m plus normal noise with the covariance of the old rows times
-      `scale`², so that they differ as words do.
+      scale², so that they differ as words do.
 
     Args:
       table: an embedding (words, features), a head's kernel with axis=-1, or its bias.
