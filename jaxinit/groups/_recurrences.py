@@ -44,8 +44,8 @@ def lru(
         C \sim \frac{N(0, 1) + i N(0, 1)}{\sqrt{N}}, \quad D \sim N(0, 1)
 
     for N states and H features. ν and θ are those of ``initializers.lru_nu`` and
-    ``lru_theta``: ``|λ|`` between the two radii, uniform over the area of the ring. γ is
-    computed from ν as it is stored, with which white noise gives every state the same
+    ``lru_theta``: ``|λ|`` between the two radii, uniform over the area of the ring. γ
+    is computed from ν as it is stored, with which white noise gives every state the same
     mean square, whatever its memory.
 
     Args:
