@@ -1,4 +1,4 @@
-"""The jobs mostly compile what then runs for a moment, some of them in new processes."""
+"""The jobs mostly compile what then runs for a moment, some in new processes."""
 
 import jax
 import pytest
