@@ -95,7 +95,7 @@ def run(way, path):
 def measure(way, path, check):
     """Seconds and memory of one way, in this process."""
     jnp.zeros(1).block_until_ready()  # the backend is started by whoever uses JAX
-    touch_memory(3 * os.path.getsize(path))
+    touch_memory(2 * os.path.getsize(path))
     before = resident("VmRSS")
     start = time.perf_counter()
     result = jax.block_until_ready(run(way, path))
