@@ -113,6 +113,7 @@ def measure(way, path, check):
 
 def run_alone(way, path, *options):
     """The same in a process of its own."""
+    time.sleep(3)  # until what the process before gave back is no longer moved about
     return in_new_process(__file__, "--way", way, "--path", path, *options)
 
 
