@@ -1,17 +1,18 @@
 """A safetensors file of a gigabyte into JAX arrays, against reading the file itself.
 
     python benchmarks/read_checkpoint.py [--megabytes 1024] [--rounds 5] > read.json
-    python benchmarks/read_checkpoint.py --ways merge torch
+    python benchmarks/read_checkpoint.py --ways merge "merge, torch layout"
 
 Every way runs in a process of its own, in turn with the others, on a file that the
 system has in its cache: `file` reads the bytes into fresh memory and keeps them;
 `stream` reads them into the same memory again and again, and keeps nothing;
 `read` gives NumPy arrays, `place` JAX arrays on a device, `merge` a tree that fits its
-target, `torch` one in which every matrix is transposed, as `torch_layout` has it;
-`library` is `safetensors.numpy.load_file` and a copy to JAX. All others are first held
-to give the right numbers. `over_file` is the median of the ratios to the
-reading of the same round, `extra` the peak of host memory above the arrays that are
-returned, as a part of them.
+target, `merge, torch layout` one in which every matrix is transposed, as `torch_layout`
+has it; `library` is `safetensors.numpy.load_file` and a copy to JAX. All others are
+first held to give the right numbers. Before each measurement another process touches
+memory and gives it back; see `measuring.touch_memory`. `over_file` is the median of the
+ratios to the reading of the same round, `extra` the peak of host memory above the
+arrays that are returned, as a part of them.
 """
 
 from __future__ import annotations
@@ -19,20 +20,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from measuring import in_new_process, machine, resident, spread, touch_memory
 
 from jaxinit import transfer
 
-WAYS = ("file", "stream", "read", "place", "merge", "torch", "library")
+TORCH = "merge, torch layout"
+WAYS = ("file", "stream", "read", "place", "merge", TORCH, "library")
 SHAPE = (1024, 2048)  # eight megabytes of float32
 PART = 4 * SHAPE[0] * SHAPE[1]
 
@@ -61,13 +60,15 @@ def run(way, path):
     if way == "file":
         parts = {}
         with open(path, "rb", buffering=0) as file:
-            while count := file.readinto(part := np.empty(PART, np.uint8)):
+            part = np.empty(PART, np.uint8)
+            while count := file.readinto(part.data):
                 parts[len(parts)] = part[:count]
+                part = np.empty(PART, np.uint8)
         return parts
     if way == "stream":
         part = np.empty(PART, np.uint8)
         with open(path, "rb", buffering=0) as file:
-            while file.readinto(part):
+            while file.readinto(part.data):
                 pass
         return {"": part}
     if way == "library":
@@ -81,7 +82,7 @@ def run(way, path):
         sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         return {name: leaf.place(sharding) for name, leaf in source.items()}
     shape, rules = SHAPE, []
-    if way == "torch":
+    if way == TORCH:
         shape, rules = SHAPE[::-1], [transfer.torch_layout()]
     target = {}
     for name in source:
@@ -91,47 +92,29 @@ def run(way, path):
     return {f"{layer}/kernel": leaves["kernel"] for layer, leaves in tree.items()}
 
 
-def resident():
-    """The anonymous and file pages of this process, now and at its peak, in bytes."""
-    with open("/proc/self/status") as status:
-        fields = dict(line.split(":", 1) for line in status)
-    return tuple(int(fields[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
-
-
 def measure(way, path, check):
     """Seconds and memory of one way, in this process."""
     jnp.zeros(1).block_until_ready()  # the backend is started by whoever uses JAX
-    before, _ = resident()
+    touch_memory(2 * os.path.getsize(path))
+    before = resident("VmRSS")
     start = time.perf_counter()
     result = jax.block_until_ready(run(way, path))
     seconds = time.perf_counter() - start
-    _, peak = resident()
+    peak = resident("VmHWM")
     nbytes = sum(value.nbytes for value in result.values())
     if check and way not in ("file", "stream"):
         assert sorted(result) == sorted(names(len(result)))
         for number, name in enumerate(names(len(result))):
             found = np.asarray(result[name])
-            wanted = content(number).T if way == "torch" else content(number)
+            wanted = content(number).T if way == TORCH else content(number)
             np.testing.assert_array_equal(found, wanted)
     return {"seconds": seconds, "extra": (peak - before - nbytes) / nbytes}
 
 
-def in_new_process(way, path, check):
+def run_alone(way, path, *options):
     """The same in a process of its own."""
-    command = [sys.executable, __file__, "--way", way, "--path", path]
-    done = subprocess.run(
-        command + ["--check"] * check, capture_output=True, text=True, check=True
-    )
-    return json.loads(done.stdout)
-
-
-def spread(values):
-    """The median with the smallest and largest value."""
-    return {
-        "median": statistics.median(values),
-        "smallest": min(values),
-        "largest": max(values),
-    }
+    time.sleep(3)  # until what the process before gave back is no longer moved about
+    return in_new_process(__file__, "--way", way, "--path", path, *options)
 
 
 def order(ways, number):
@@ -158,9 +141,9 @@ def main():
         path = os.path.join(folder, "model.safetensors")
         write(path, options.megabytes // 8)
         for way in chosen:
-            in_new_process(way, path, True)
+            run_alone(way, path, "--check")
         rounds = [
-            {way: in_new_process(way, path, False) for way in order(chosen, number)}
+            {way: run_alone(way, path) for way in order(chosen, number)}
             for number in range(options.rounds)
         ]
     ways = {
@@ -174,10 +157,8 @@ def main():
         for way in chosen
     }
     record = {
+        "machine": machine(),
         "megabytes": options.megabytes,
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
         "ways": ways,
     }
     print(json.dumps(record, indent=2))

@@ -11,13 +11,11 @@ import numpy as np
 from jax.sharding import Sharding
 
 from jaxinit._materialize._fill import aligned
+from jaxinit.transfer._copying import copy, copy_columns, turns_rows
 from jaxinit.transfer._finite import is_finite
 from jaxinit.transfer._recipe import Recipe
 from jaxinit.transfer._source import Leaf, Source, ValueLeaf, whole_index
-from jaxinit.transfer._steps import read_part
-
-_LINE = 64  # bytes
-_LARGE = 1 << 16  # elements
+from jaxinit.transfer._steps import apply, read_part, shape_after
 
 
 class Checks(NamedTuple):
@@ -69,6 +67,10 @@ def put(
             checks.complain("nonfinite", _not_finite(leaf.read(nonfinite="allow")))
         return array
     if sharding is None:
+        turned = _turned(reader, recipe, dtype)
+        if turned is not None and (not checks.finite or is_finite(turned)):
+            return jax.device_put(turned.reshape(shape))
+        del turned  # what is wrong with it, the values as they are will tell
         found = _made(reader, recipe)
         # What is in memory is somebody else's, who may write to it.
         lent = any(isinstance(reader.source[s], ValueLeaf) for s in recipe.sources)
@@ -124,6 +126,34 @@ def _part(reader: Reader, recipe: Recipe, index: tuple[slice, ...]) -> Any:
     )
 
 
+def _turned(reader: Reader, recipe: Recipe, dtype: np.dtype) -> np.ndarray | None:
+    """What a recipe makes, if it only turns a leaf of a file: read and turned by rows.
+
+    The leaf as it lies in the file is never in memory, which costs less than to write
+    it there and to read it again.
+    """
+    steps = recipe.pieces[0].steps
+    while steps and steps[-1].kind == "reshape":  # which leaves the order as it is
+        steps = steps[:-1]
+    leaf = reader.source[recipe.pieces[0].source]
+    if recipe.join is not None or not getattr(leaf, "lies_in_rows", False):
+        return None
+    if not turns_rows(steps, leaf.shape, leaf.dtype) or not _needs_no_range(
+        leaf, dtype
+    ):
+        return None
+    shape = shape_after(steps, leaf.shape)
+    values = aligned(leaf.size, dtype).reshape(shape)
+
+    def columns(start: int, stop: int) -> np.ndarray:
+        part = leaf.read(slice(start, stop), nonfinite="allow")
+        return apply(steps, part)
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        copy_columns(values, columns, leaf.dtype)
+    return values
+
+
 def _made(reader: Reader, recipe: Recipe) -> Any:
     return recipe.make(reader.read)
 
@@ -150,25 +180,13 @@ def _cast(found: Any, dtype: np.dtype, checks: Checks, lent: bool) -> np.ndarray
     if lent or found.dtype != dtype or not found.flags.c_contiguous:
         values = aligned(found.size, dtype).reshape(found.shape)
         with np.errstate(over="ignore", invalid="ignore"):
-            _copy(values, found)
+            copy(values, found)
     if jnp.issubdtype(dtype, jnp.inexact):
         if checks.finite and not is_finite(values):
             checks.complain("nonfinite", _not_finite(found))
     elif found.dtype != dtype and not np.array_equal(values, found):
         checks.complain("dtype", _out_of_range(found, dtype))
     return values
-
-
-def _copy(values: np.ndarray, found: np.ndarray) -> None:
-    """Copy and cast; a transposed matrix by columns as wide as a line of the cache."""
-    inner = found.strides[-1] if found.ndim else 0
-    if found.size < _LARGE or inner <= _LINE:
-        np.copyto(values, found, casting="unsafe")
-        return
-    width = _LINE // values.dtype.itemsize
-    for start in range(0, found.shape[-1], width):
-        part = (..., slice(start, start + width))
-        np.copyto(values[part], found[part], casting="unsafe")
 
 
 def _not_finite(found: np.ndarray) -> str:

@@ -72,6 +72,11 @@ class RegionLeaf(Leaf):
         )
         self.region = region
 
+    @property
+    def lies_in_rows(self) -> bool:
+        """Whether slices of the first axis can be read one by one, at no other cost."""
+        return self.region.strides is None
+
     def _read(self, index: tuple[slice, ...]) -> np.ndarray:
         return check_booleans(self.region.read(index), self)
 

@@ -9,6 +9,22 @@ def pickled(value):
     return hostile.state_dict(value)
 
 
+def scalar(kind=b"f8", state=b"<", data=b"\0" * 8):
+    """The instructions that leave a number of NumPy on the stack, with any claims."""
+    tail = b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb"
+    return (
+        b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(X\2\0\0\0"
+        + kind
+        + b"\x89\x88tR(K\3X\1\0\0\0"
+        + state
+        + tail
+        + b"C"
+        + bytes([len(data)])
+        + data
+        + b"tR"
+    )
+
+
 TORCH_PICKLES = {
     "a tensor without a name": (
         b"\x80\2" + tensor() + b".",
@@ -28,6 +44,58 @@ TORCH_PICKLES = {
     "a dotted name": (
         pickled(b"\x8c\x0ctorch._utils\x8c\x03a.b\x930N"),
         r"refers to torch\._utils\.a\.b",
+    ),
+    "a factory that is a function": (
+        pickled(b"ccollections\ndefaultdict\n(cos\nsystem\ntR"),
+        r"refers to os\.system",
+    ),
+    "a factory that is called": (
+        pickled(b"cbuiltins\nlist\n(]tR"),
+        r"a call of builtins\.list",
+    ),
+    "a factory that is no name": (
+        pickled(b"ccollections\ndefaultdict\n(X\4\0\0\0listtR"),
+        "a defaultdict of what is no plain type",
+    ),
+    "a factory that makes tensors": (
+        pickled(b"ccollections\ndefaultdict\n(ctorch._utils\n_rebuild_tensor\ntR"),
+        "a defaultdict of what is no plain type",
+    ),
+    "a tuple as a key of a defaultdict": (
+        pickled(b"ccollections\ndefaultdict\n(cbuiltins\nlist\ntR(K\1K\2tNs"),
+        "a key is of type tuple",
+    ),
+    "a key of a defaultdict twice": (
+        pickled(b"ccollections\ndefaultdict\n(cbuiltins\nlist\ntRK\1NsK\1Ns"),
+        "the key '1' stands twice",
+    ),
+    "an array of NumPy": (
+        pickled(b"cnumpy.core.multiarray\n_reconstruct\n0N"),
+        r"refers to numpy\.core\.multiarray\._reconstruct",
+    ),
+    "a number that is an object": (
+        pickled(scalar(b"O8")),
+        "of another type than a plain one",
+    ),
+    "a number of few bytes": (
+        pickled(scalar(data=b"\0" * 7)),
+        "a number of NumPy without its bytes",
+    ),
+    "a number of another machine": (
+        pickled(scalar(state=b">")),
+        "a number of NumPy in another byte order",
+    ),
+    "a number of no byte order": (
+        pickled(scalar(state=b"x")),
+        "a number of NumPy of a type with parts",
+    ),
+    "a number without a type": (
+        pickled(b"cnumpy.core.multiarray\nscalar\n(NC\0tR"),
+        "a number of NumPy without its bytes",
+    ),
+    "a codec": (
+        pickled(b"c_codecs\nencode\n(X\1\0\0\0aX\5\0\0\0rot13tR"),
+        r"a call of _codecs\.encode",
     ),
     "an instance": (pickled(b"(X\1\0\0\0aios\nsystem\n"), "instruction INST"),
     "a new object": (pickled(b"ctorch\nSize\n)\x81"), "instruction NEWOBJ"),

@@ -96,19 +96,22 @@ def in_linen(options, rules):
 
 
 def in_nnx(options, rules):
+    definitions = []
+
     def create():
         layer = partial(efficientnet.Layer, **options)
-        return efficientnet.EfficientNetLite0(layer=layer, rngs=nnx.Rngs(0))
+        model = efficientnet.EfficientNetLite0(layer=layer, rngs=nnx.Rngs(0))
+        definition, state = nnx.split(model)
+        definitions.append(definition)  # to trace a network of nnx takes long: once
+        return state
 
     state, report = tr.merge(
-        lambda: nnx.state(create()),
+        create,
         example.weights(),
         [*rules, *example.rules(r"blocks/\1")],
         policy=ALLOWED,
     )
-    model = nnx.eval_shape(create)
-    nnx.update(model, state)
-    return model, report
+    return nnx.merge(definitions[0], state), report
 
 
 KINDS = {"linen": in_linen, "nnx": in_nnx}

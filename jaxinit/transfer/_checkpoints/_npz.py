@@ -123,6 +123,11 @@ class _StoredLeaf(RegionLeaf):
         super().__init__(name=name, key=key, region=region, origin=origin)
         self.member = member
 
+    @property
+    def lies_in_rows(self) -> bool:
+        """Never: only the whole can be held against its check sum."""
+        return False
+
     def _read(self, index: tuple[slice, ...]) -> np.ndarray:
         values = super()._read(index)
         if values.shape == self.shape and self._is_plain():

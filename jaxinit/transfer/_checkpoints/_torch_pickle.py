@@ -32,6 +32,13 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
+class Described:
+    """What a pickle describes in two instructions: by a call, and then by its state."""
+
+    def set_state(self, state: Any) -> None:
+        """Take the state in; ValueError where it is none."""
+
+
 Build = Callable[[Global, Any], Any]
 
 
@@ -205,7 +212,9 @@ class Machine:
     def op_build(self, _: Any) -> None:
         # The attributes of an OrderedDict (torch keeps versions of modules there) and
         # of tensors: nothing that a leaf is made of.
-        self._pop()
+        state = self._pop()
+        if isinstance(described := self.stack[-1], Described):
+            described.set_state(state)
 
     def op_binpersid(self, _: Any) -> None:
         self.stack.append(self.persistent(self._pop()))

@@ -14,6 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxinit.transfer._checkpoints import _torch_plain
 from jaxinit.transfer._checkpoints._torch_pickle import Global, Machine
 from jaxinit.transfer._limits import Budget
 from jaxinit.transfer._names import Keys, name_leaves, split_key
@@ -54,12 +55,10 @@ _TENSOR_TYPES = {
     Global("torch.nn.parameter", "Parameter"),
     Global("torch.nn.parameter", "Buffer"),
 }
-_DICTS = {Global("collections", "OrderedDict"), Global("collections", "Counter")}
-_SETS = {Global("builtins", "set"), Global("__builtin__", "set")}
 _FROM_TYPE = Global("torch._tensor", "_rebuild_from_type_v2")
 _SIZE = Global("torch", "Size")
 _DEVICE = Global("torch", "device")
-_PLAIN = {*_TENSOR_TYPES, *_DICTS, *_SETS, _FROM_TYPE, _SIZE, _DEVICE}
+_PLAIN = {*_TENSOR_TYPES, *_torch_plain.PLAIN, _FROM_TYPE, _SIZE, _DEVICE}
 
 
 @dataclass(frozen=True)
@@ -149,9 +148,7 @@ def _storage(identity: Any) -> Storage:
 
 
 def _build(function: Global, arguments: tuple[Any, ...], budget: Budget) -> Any:
-    if function in _DICTS:
-        return _dictionary(arguments)
-    if function in _SETS or function in (_SIZE, _DEVICE):
+    if function in (_SIZE, _DEVICE):
         (content,) = arguments[:1]
         return content
     if function == _FROM_TYPE:
@@ -165,20 +162,7 @@ def _build(function: Global, arguments: tuple[Any, ...], budget: Budget) -> Any:
         return arguments[0]
     if function.name in _REBUILDS:
         return _tensor(arguments, budget, typed=function.name.endswith("v3"))
-    raise ValueError(f"a call of {function}")
-
-
-def _dictionary(arguments: tuple[Any, ...]) -> dict[Any, Any]:
-    if not arguments:
-        return {}
-    (content,) = arguments
-    pairs = list(content.items()) if isinstance(content, dict) else content
-    found: dict[Any, Any] = {}
-    for key, value in pairs:
-        if type(key) not in (str, int, float) or key in found:
-            raise ValueError("a dictionary has a key of another type, or one twice")
-        found[key] = value
-    return found
+    return _torch_plain.build(function, arguments)
 
 
 def _tensor(arguments: tuple[Any, ...], budget: Budget, *, typed: bool) -> Tensor:
