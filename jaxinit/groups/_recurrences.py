@@ -45,8 +45,8 @@ def lru(
 
     for N states and H features. ν and θ are those of ``initializers.lru_nu`` and
     ``lru_theta``: ``|λ|`` between the two radii, uniform over the area of the ring. γ
-    is computed from ν as it is stored, with which white noise gives every state the same
-    mean square, whatever its memory.
+    is computed from ν as it is stored, with which white noise gives every state the
+    same mean square, whatever its memory.
 
     Args:
       params: the tree: ν, θ, γ of shape (N,); B (N, H) or (H, N), C (H, N) or (N, H),
