@@ -35,7 +35,7 @@ def textures_of(photographs: list[np.ndarray]) -> Task:
         title="Textures: brick, grass or gravel?",
         about=(
             "Patches of 32 by 32 pixels from three photographs (scikit-image, CC0), "
-            "each brought to the same mean and contrast, so that brightness is no clue. "
+            "each brought to one mean and contrast, so that brightness is no clue. "
             "Trained on the left half of each photograph, tested on the right half."
         ),
         classes=TEXTURES,

@@ -84,9 +84,11 @@ def measure(seeds: list[int], steps: int, tick: Callable[[], None]) -> Deep:
     repaired = []
     calibration = None
     for params, batch in zip(starts[XAVIER], batches, strict=True):
-        params, report = jaxinit.calibrate(network, params, batch)
+        # The first one's report is shown: only for it before and after are measured.
+        shown = calibration is None
+        params, report = jaxinit.calibrate(network, params, batch, measure=shown)
         repaired.append(params)
-        calibration = calibration or report
+        calibration = report if shown else calibration
         tick()
     starts[REPAIRED] = repaired
     audits, losses, scores = {}, {}, {}

@@ -30,7 +30,9 @@ def folder(path: str | pathlib.Path) -> Task:
     """
     root = pathlib.Path(path)
     if not root.is_dir():
-        raise DataError(f"{root} is no folder; name one with a sub-folder for each class")
+        raise DataError(
+            f"{root} is no folder; name one with a sub-folder for each class"
+        )
     inner = _folders(root)
     given = {each.name.lower() for each in inner} == {"train", "test"}
     if given:
@@ -122,7 +124,7 @@ def _read(file: pathlib.Path) -> np.ndarray:
 
 
 def _stack(images: Sequence[np.ndarray], size: int, channels: int) -> np.ndarray:
-    """All at one size, in the units of the network; grey ones repeated beside colour."""
+    """All at one size, in the network's units; grey ones repeated beside colour."""
     from PIL import Image
 
     stacked = []
@@ -159,6 +161,6 @@ def _notes(given: bool) -> tuple[str, ...]:
     if given:
         return ()
     return (
-        "If several images are of one patient, or of one scene, a random split tests on "
-        "what was trained on. Sort them into train/CLASS and test/CLASS then.",
+        "If several images are of one patient, or of one scene, a random split tests "
+        "on what was trained on. Sort them into train/CLASS and test/CLASS then.",
     )

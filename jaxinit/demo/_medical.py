@@ -1,4 +1,4 @@
-"""A slice of CT or MR: how it is read. Nothing is claimed about recognizing anything."""
+"""A slice of CT or MR: how it is read. Nothing is claimed about recognizing it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def read_dicom(path: str | pathlib.Path) -> Slice:
         try:
             stored = np.asarray(data.pixel_array, np.float32)
         except Exception as error:  # of whichever decoder is installed
-            raise DataError(f"{path} has no picture that is read here: {error}") from error
+            raise DataError(
+                f"{path} has no picture that is read here: {error}"
+            ) from error
         if stored.ndim != 2:
             raise DataError(
                 f"{path} has the shape {stored.shape}; only single grey slices are read"

@@ -62,7 +62,7 @@ class Layer(nn.Module):
 
 
 class Block(nn.Module):
-    """Expand, convolve each channel, project; around it a residual where shapes allow."""
+    """Expand, convolve each channel, project; a residual where shapes allow."""
 
     numbers: tuple[int, int, int, int]
     layer: Callable[..., Layer]
@@ -84,7 +84,7 @@ class EfficientNetLite0(nn.Module):
 
     Images are (batch, height, width, channels) with values from -1 to 1. `start` skips
     the stem and the blocks below it, for what was computed by them before. Of the
-    blocks in `taps` the inputs are returned too, and the means under the key "pooled".
+    blocks in `taps` the inputs are returned too, by "block 5", and the "pooled" means.
     """
 
     classes: int = 1000
@@ -104,12 +104,12 @@ class EfficientNetLite0(nn.Module):
     ) -> Any:
         options = {"momentum": self.momentum, "kernel_init": self.kernel_init}
         layer = partial(Layer, fast=self.fast, **options)
-        found: dict[Any, jax.Array] = {}
+        found: dict[str, jax.Array] = {}
         if start == 0:
             x = nn.relu6(layer(32, size=3, stride=2, name="stem")(x, train))
         for number in range(start, self.cut):
             if number in taps:
-                found[number] = x
+                found[f"block {number}"] = x
             x = Block(BLOCKS[number], layer, name=f"blocks_{number}")(x, train)
         if self.cut == WHOLE:
             x = nn.relu6(layer(1280, name="head")(x, train))
@@ -118,9 +118,7 @@ class EfficientNetLite0(nn.Module):
         return (logits, found) if taps else logits
 
 
-def rules(
-    *, cut: int = WHOLE, channels: int = 3, new_head: bool = False
-) -> list[Any]:
+def rules(*, cut: int = WHOLE, channels: int = 3, new_head: bool = False) -> list[Any]:
     """From torch's names and layouts to those of the network.
 
     With a `cut` the layers behind it stay in the file; other `channels` are made of the

@@ -63,7 +63,9 @@ def label_counts(task: Task) -> tuple[int, ...]:
     room = available // 3 if task.held is None else min(available // 2, tested)
     found = tuple(step for step in STEPS if step <= room)
     if not found:
-        need = "15 in each class" if task.held is None else "10 to train on and 5 to test"
+        need = (
+            "15 in each class" if task.held is None else "10 to train on and 5 to test"
+        )
         raise DataError(
             f"{task.title}: the smallest class has {available} images; the demo needs "
             f"{need}: 5 to train on, 5 to choose settings with, 5 to test"
@@ -72,7 +74,7 @@ def label_counts(task: Task) -> tuple[int, ...]:
 
 
 def split(task: Task, seed: int) -> Split:
-    """Draw who trains, who decides about settings and who is tested; never one twice."""
+    """Draw who trains, who decides about settings, who is tested; no image twice."""
     most = label_counts(task)[-1]
     random = np.random.default_rng(seed)
     train, validation, test = [], [], []
