@@ -8,7 +8,7 @@ WORKERS ?= 2
 .PHONY: demo test test-all test-newest check format golden clean
 
 demo: $(VENV)/.demo
-	$(RUN)python examples/first_look.py
+	$(RUN)jaxinit demo --out out/report.html
 
 test: $(VENV)/.test
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def bars() -> Iterator[Callable[[str, int], Callable[[], None]]]:
-    """Yield a function that begins a stage, and returns what to call after each step."""
+    """Yield a function that begins a stage; it returns what to call after a step."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 

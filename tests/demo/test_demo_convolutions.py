@@ -1,5 +1,7 @@
 """Shifted multiply-adds are convolutions: the same weights, the same numbers."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,12 +29,13 @@ def draw(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("size", [3, 5])
-@pytest.mark.parametrize("length", [1, 4, 7])
+@pytest.mark.parametrize(
+    ("size", "stride", "length"),
+    [(3, 1, 7), (5, 1, 4), (3, 2, 6), (5, 2, 7), (3, 3, 1)],
+)
 def test_depthwise_is_the_grouped_convolution(size, stride, length):
     x, kernel = draw(2, length, length + 1, 6), draw(size, size, 1, 6, seed=1)
-    found = np.asarray(depthwise(x, kernel, stride=stride))
+    found = np.asarray(jax.jit(partial(depthwise, stride=stride))(x, kernel))
     expected = np.asarray(grouped(x, kernel, stride))
     # Either sum of n products is off by at most n roundings of the sum of magnitudes.
     bound = np.asarray(grouped(abs(x), abs(kernel), stride)) * 2 * size**2 * EPSILON

@@ -1,5 +1,7 @@
 """One's own images: read whatever they are, and refused in a sentence."""
 
+import pathlib
+
 import numpy as np
 import pydicom
 import pytest
@@ -54,7 +56,7 @@ def test_dicom_files_are_images_too(tmp_path):
     fill(tmp_path, {"ct": 15, "mr": 14})
     part = _medical.examples()[1]
     source = pydicom.data.get_testdata_file("MR_small.dcm", download=False)
-    (tmp_path / "mr" / "slice.dcm").write_bytes(open(source, "rb").read())
+    (tmp_path / "mr" / "slice.dcm").write_bytes(pathlib.Path(source).read_bytes())
     task = folder(tmp_path)
     assert part.pixels.shape == (64, 64)
     np.testing.assert_allclose(

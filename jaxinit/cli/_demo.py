@@ -1,4 +1,4 @@
-"""`jaxinit demo`: the verb. `jaxinit.cli` registers it."""
+"""`jaxinit demo`: why this library exists, on real weights and real images."""
 
 from __future__ import annotations
 
