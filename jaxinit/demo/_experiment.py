@@ -14,7 +14,7 @@ import numpy as np
 from jaxinit import initializers
 from jaxinit.demo import _finetuning as tuning
 from jaxinit.demo import _linear
-from jaxinit.demo._network import EfficientNetLite0
+from jaxinit.demo._network import WHOLE, EfficientNetLite0
 from jaxinit.demo._pictures import Split, Task, label_counts, split
 from jaxinit.demo._statistics import Scores, Verdict, accuracy, compare, quality
 from jaxinit.demo._training import Scratch, SmallNetwork
@@ -145,19 +145,19 @@ class Runner:
         task, classes = self.task, len(self.task.classes)
         key = jax.random.key(self.seeds[0])
         options = {"channels": task.channels, "key": key, "size": task.size}
-        whole, _ = tuning.merged(classes, cut=tuning.WHOLE, **options)
+        whole, _ = tuning.merged(classes, cut=max(tuning.STARTS), **options)
         found = tuning.features(whole, task.wide, classes)
         heads: dict[tuple[int, int, int], _linear.Linear] = {}
         tick = self.progress("heads on frozen features", len(self._runs()))
         for seed, count in self._runs():
             parts = self.splits[seed]
-            for cut in tuning.CUTS:
+            for cut in tuning.STARTS:
                 x = found[f"mean {cut}"]
                 head = heads[cut, seed, count] = self._fit(x, parts, count)
                 right = accuracy(head(x[parts.test]), task.labels[parts.test])
                 self.depths.setdefault((cut, count), []).append(right)
             tick()
-        self.cut = max(tuning.CUTS, key=lambda cut: self._agreement(heads, cut))
+        self.cut = max(tuning.STARTS, key=lambda cut: self._agreement(heads, cut))
         self.chosen["where the network ends"] = _place(self.cut)
         for seed, count in self._runs():
             x, parts = found[f"mean {self.cut}"], self.splits[seed]
@@ -289,4 +289,4 @@ def _said(option: Any) -> str:
 
 
 def _place(cut: int) -> str:
-    return "whole" if cut == tuning.WHOLE else f"behind block {cut - 1} of 15"
+    return "whole" if cut == WHOLE else f"behind block {cut - 1} of 15"

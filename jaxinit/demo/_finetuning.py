@@ -17,8 +17,8 @@ from jaxinit.demo._linear import Linear
 from jaxinit.demo._network import WHOLE, EfficientNetLite0, checkpoint, rules
 from jaxinit.demo._training import cross_entropy, in_parts, orders
 
-CUTS = (8, 11, WHOLE)  # where the network may end
-TAPS = (5, 8, 11)
+# Where the network may end, and the first block that is then ever trained.
+STARTS = {8: 5, 11: 5, WHOLE: 11}
 DECAY = 0.8  # of the learning rate, from each layer to the one below it
 ANCHOR = 0.01  # weight of L2-SP
 
@@ -35,14 +35,16 @@ def merged(classes: int, *, cut: int, channels: int, key: jax.Array, size: int) 
 def features(variables: Any, images: np.ndarray, classes: int) -> dict[str, np.ndarray]:
     """What the frozen network makes of each image, once for all that follows.
 
-    The inputs of the blocks in `TAPS` as they are, by "block 5", and by "mean 8" the
-    mean over places where a network that is cut there would take it.
+    The inputs of some blocks as they are, by "block 5", and by "mean 8" the
+    mean over places that a network takes which is cut there.
     """
-    model = EfficientNetLite0(classes=classes)
-    apply = jax.jit(partial(model.apply, taps=TAPS))
+    last = max(STARTS)
+    taps = sorted({*STARTS, *STARTS.values()} - {last})
+    model = EfficientNetLite0(classes=classes, cut=last)
+    apply = jax.jit(partial(model.apply, taps=taps))
     _, found = in_parts(lambda part: apply(variables, part), images)
-    means = {f"mean {tap}": found[f"block {tap}"].mean((1, 2)) for tap in TAPS}
-    return {**found, **means, f"mean {WHOLE}": found["pooled"]}
+    means = {f"mean {tap}": found[f"block {tap}"].mean((1, 2)) for tap in taps}
+    return {**found, **means, f"mean {last}": found["pooled"]}
 
 
 class Unfreezing:
@@ -54,7 +56,7 @@ class Unfreezing:
     """
 
     def __init__(self, variables: Any, *, classes: int, cut: int, steps: int) -> None:
-        self.start = 11 if cut == WHOLE else 5
+        self.start = STARTS[cut]
         self.frozen = "stem/.*|" + "|".join(f"blocks_{n}/.*" for n in range(self.start))
         self.variables, self.steps = variables, steps
         middle = (self.start + cut + 1) // 2

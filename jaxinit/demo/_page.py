@@ -10,7 +10,6 @@ from typing import Any
 
 from jaxinit import __version__
 from jaxinit.demo import _deep, _experiment, _figures
-from jaxinit.demo._finetuning import CUTS
 from jaxinit.demo._network import WHOLE
 from jaxinit.demo._run import Found
 
@@ -110,5 +109,5 @@ def _depths(experiment: Any) -> list[tuple[str, bool, list[Any]]]:
             cut == experiment.cut,
             [experiment.depths[cut, count] for count in experiment.labels],
         )
-        for cut in CUTS
+        for cut in sorted({cut for cut, _ in experiment.depths})
     ]

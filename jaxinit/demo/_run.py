@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxinit.demo import _deep, _experiment, _proof, _start
+from jaxinit.demo._network import WHOLE
 from jaxinit.demo._pictures import Task, label_counts
 from jaxinit.demo._statistics import Verdict, compare
+
+_AUDITED_QUICKLY = 5  # blocks: it is all compilation
 
 Progress = Callable[[str, int], Callable[[], None]]
 
 QUICK = _experiment.Effort(
     unfreezing=24,
     small=120,
-    scratch=40,
+    scratch=30,
     unfreezing_rates=(3e-4,),
     small_rates=(3e-3,),
     starts=(("normal(0.01)", 1e-3),),
@@ -118,7 +121,11 @@ def run(
     start = _clocked(
         seconds,
         "first parameters",
-        lambda: _start.measure(seed, tick=progress("first parameters", 3)),
+        lambda: _start.measure(
+            seed,
+            audited=_AUDITED_QUICKLY if quick else WHOLE,
+            tick=progress("first parameters", 3),
+        ),
     )
     proof = _clocked(
         seconds,

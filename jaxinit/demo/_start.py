@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxinit
-from jaxinit.demo._network import EfficientNetLite0
+from jaxinit.demo._network import WHOLE, EfficientNetLite0
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,16 @@ class Start:
     identical: bool
     audit: Any
     auditing: float
+    audited: str
 
 
-def measure(seed: int, *, tick: Callable[[], None]) -> Start:
+def measure(
+    seed: int, *, audited: int = WHOLE, tick: Callable[[], None] = lambda: None
+) -> Start:
     """Make the parameters by `materialize`, by jit, compare each bit, and audit them.
 
     The network is the one with XLA's own convolutions, as anybody would write it, and
-    the times include all compilation.
+    the times include all compilation. The audit is of the first `audited` blocks.
     """
     model = EfficientNetLite0(fast=False)
     key, image = jax.random.key(seed), jnp.zeros((1, 32, 32, 3))
@@ -44,7 +47,10 @@ def measure(seed: int, *, tick: Callable[[], None]) -> Start:
     identical = all(jax.tree.leaves(jax.tree.map(_same_bits, variables, other)))
     tick()
     images = jax.random.normal(jax.random.fold_in(key, 1), (16, 32, 32, 3))
-    f, params, *args = jaxinit.from_linen(model, variables, images)
+    part = model.clone(cut=audited)
+    drawn = jaxinit.materialize(part.init)(key, image) if audited < WHOLE else variables
+    # As it will be trained: normalized by the batch, not by statistics yet unknown.
+    f, params, *args = jaxinit.from_linen(part, drawn, images, True)
     auditing, report = _timed(lambda: jaxinit.audit(f, params, *args))
     tick()
     arrays = jax.tree.leaves(variables)
@@ -56,7 +62,12 @@ def measure(seed: int, *, tick: Callable[[], None]) -> Start:
         identical=identical,
         audit=report,
         auditing=auditing,
+        audited=_said(audited),
     )
+
+
+def _said(blocks: int) -> str:
+    return "the whole network" if blocks == WHOLE else f"the first {blocks} blocks"
 
 
 def _timed(function: Callable[[], Any]) -> tuple[float, Any]:

@@ -94,7 +94,7 @@ def found(*, means=MEANS, given=None, relative=1e-6, identical=True):
     return Found(
         seeds=SEEDS,
         quick=False,
-        start=Start(247, 4_652_008, 0.5, 8.0, identical, audit, 3.0),
+        start=Start(247, 4_652_008, 0.5, 8.0, identical, audit, 3.0, "all"),
         deep=deep,
         proof=Proof(
             unplanned=plan,

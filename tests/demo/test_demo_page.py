@@ -13,12 +13,20 @@ from demo_cases import LABELS, MEANS
 from PIL import Image
 from rich.console import Console
 
-from jaxinit.demo import _experiment, _page, _summary
+from jaxinit.demo import _experiment, _figures, _page, _summary
 
 
 @pytest.fixture(scope="module")
 def page():
     return _page.page(demo_cases.found())
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """Pages without their pictures, for what is said in words."""
+    uri = "data:image/png;base64,"
+    blank = _figures.Picture(light=uri, dark=uri, words="", width=1)
+    monkeypatch.setattr(_figures, "picture", lambda *args, **options: blank)
 
 
 class Links(html.parser.HTMLParser):
@@ -84,6 +92,7 @@ def test_the_table_has_each_mean_and_spread(page):
         assert row[0].count(f"{mean:.3f} ± 0.010") == len(LABELS)
 
 
+@pytest.mark.usefixtures("plain")
 def test_what_a_user_calls_a_class_is_no_markup():
     text = _page.page(demo_cases.found(given=demo_cases.task("<script>alert</script>")))
     assert not outside(text)
@@ -104,6 +113,7 @@ def test_a_step_within_the_spread_is_reported_as_one(page):
     assert "+0.010 against ±0.020: within the spread" in page
 
 
+@pytest.mark.usefixtures("plain")
 def test_photographs_that_were_decoded_otherwise_are_said_to_be():
     found = demo_cases.found()
     proof = found.proof.__class__(**{**vars(found.proof), "same_pictures": False})
@@ -112,6 +122,7 @@ def test_photographs_that_were_decoded_otherwise_are_said_to_be():
     assert "decoded otherwise" not in _page.page(found)
 
 
+@pytest.mark.usefixtures("plain")
 @pytest.mark.parametrize(
     ("options", "sound"),
     [({}, True), ({"relative": 1e-3}, False), ({"identical": False}, False)],
