@@ -27,7 +27,7 @@ def demo(
     path: Annotated[
         pathlib.Path | None,
         typer.Argument(
-            metavar="[PATH]",
+            metavar="PATH",
             help="With --task folder: PATH/CLASS/IMAGE, or PATH/train/CLASS/IMAGE and "
             "PATH/test/CLASS/IMAGE.",
         ),

@@ -23,10 +23,11 @@ def textures() -> Task:
 
 def textures_of(photographs: list[np.ndarray]) -> Task:
     """The task of these grey photographs, each 512 by 512 with values to 255."""
+    random = np.random.default_rng(0)  # of the pictures, which no seed changes
     patches, labels, held = [], [], []
     for number, photograph in enumerate(photographs):
         found, right = patches_of(np.asarray(photograph, np.float32))
-        patches.append(found)
+        patches.append(np.stack([_seen(patch, random) for patch in found]))
         labels.append(np.full(len(found), number))
         held.append(right)
     images = normalized(np.concatenate(patches))[..., None]
@@ -34,8 +35,9 @@ def textures_of(photographs: list[np.ndarray]) -> Task:
         name="textures",
         title="Textures: brick, grass or gravel?",
         about=(
-            "Patches of 32 by 32 pixels from three photographs (scikit-image, CC0), "
-            "each brought to one mean and contrast, so that brightness is no clue. "
+            "Patches of three photographs (scikit-image, CC0) of 16 to 32 pixels each, "
+            "shown at one size, turned and mirrored: wall, lawn and path from nearer "
+            "and farther. All have one mean and contrast: brightness is no clue. "
             "Trained on the left half of each photograph, tested on the right half."
         ),
         classes=TEXTURES,
@@ -46,6 +48,9 @@ def textures_of(photographs: list[np.ndarray]) -> Task:
         notes=(
             "There are only three photographs: the test asks whether a network knows "
             "the other half of the same wall, lawn and path, not any wall.",
+            "The task was made hard enough to tell methods apart. With upright patches "
+            "of one size the small CNN reaches 0.97 with 10 labels a class, and the "
+            "pretrained network 0.99. On digits transfer loses to raw pixels.",
         ),
     )
 
@@ -57,6 +62,18 @@ def patches_of(photograph: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     patches = grid.reshape(rows, PATCH, columns, PATCH).swapaxes(1, 2)
     right = np.arange(columns) * PATCH >= photograph.shape[1] / 2
     return patches.reshape(-1, PATCH, PATCH), np.tile(right, rows)
+
+
+def _seen(patch: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """A part of the patch, enlarged to its size, turned by quarters and mirrored."""
+    from PIL import Image
+
+    size = int(random.integers(PATCH // 2, PATCH + 1))
+    row, column = random.integers(0, PATCH - size + 1, 2)
+    part = np.rot90(patch[row : row + size, column : column + size], random.integers(4))
+    part = part[:, ::-1] if random.integers(2) else part
+    image = Image.fromarray(np.ascontiguousarray(part))
+    return np.asarray(image.resize((PATCH, PATCH), Image.Resampling.BILINEAR))
 
 
 def normalized(images: np.ndarray) -> np.ndarray:

@@ -178,7 +178,7 @@ class Runner:
             variables, classes=len(self.task.classes), cut=self.cut, steps=steps
         )
         maps, y = found[f"block {network.start}"], self.task.labels
-        total = (len(rates) + len(self._runs())) * steps
+        total = (_tried(rates) + len(self._runs())) * steps
         tick = self.progress("gradual unfreezing", total)
 
         def trained(run: tuple[int, int], rate: float) -> Any:
@@ -199,7 +199,7 @@ class Runner:
         network = Scratch(SmallNetwork(len(self.task.classes)))
         images, y = self.task.images, self.task.labels
         steps, rates = self.effort.small, self.effort.small_rates
-        tick = self.progress("small CNN", (len(rates) + len(self._runs())) * steps)
+        tick = self.progress("small CNN", (_tried(rates) + len(self._runs())) * steps)
 
         def trained(run: tuple[int, int], rate: float) -> Any:
             seed, count = run
@@ -227,7 +227,7 @@ class Runner:
             "he_normal()": initializers.he_normal(),
             "normal(0.01)": initializers.normal(0.01),
         }
-        total = (len(starts) + len(self._runs())) * steps
+        total = (_tried(starts) + len(self._runs())) * steps
         tick = self.progress("the same network from scratch", total)
 
         def trained(run: tuple[int, int], start: tuple[str, float]) -> tuple[Any, Any]:
@@ -260,12 +260,10 @@ class Runner:
         self, name: str, options: Any, trained: Any, logits: Any, images: np.ndarray
     ) -> Any:
         """The option that does best on the pilot's validation data."""
-        parts, y = (
-            self.splits[self.pilot[0]],
-            self.task.labels[self.splits[self.pilot[0]].validation],
-        )
         if len(options) == 1:
             return options[0]
+        parts = self.splits[self.pilot[0]]
+        y = self.task.labels[parts.validation]
         results = {
             option: quality(
                 logits(trained(self.pilot, option), images[parts.validation]), y
@@ -280,6 +278,11 @@ class Runner:
     def _record(self, name: str, count: int, logits: np.ndarray, parts: Split) -> None:
         right = accuracy(logits, self.task.labels[parts.test])
         self.found.setdefault((name, count), []).append(right)
+
+
+def _tried(options: Any) -> int:
+    """One option needs no trial."""
+    return len(options) if len(options) > 1 else 0
 
 
 def _said(option: Any) -> str:

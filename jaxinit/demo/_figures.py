@@ -115,9 +115,14 @@ def losses(deep: Any) -> Picture:
                 )  # fmt: skip
         axes.axhline(math.log(_deep.CLASSES), color="#8a8f98", linestyle=":")
         axes.annotate(
-            "knows nothing: log 10", (0, math.log(_deep.CLASSES)), color="#8a8f98",
-            xytext=(2, 4), textcoords="offset points",
-        )  # fmt: skip
+            "log 10: knows nothing",
+            (1, math.log(_deep.CLASSES)),
+            xycoords=("axes fraction", "data"),
+            xytext=(-2, 4),
+            textcoords="offset points",
+            ha="right",
+            color="#8a8f98",
+        )
         axes.set_ylim(0, 2.75)
         axes.set_xlabel("step")
         axes.set_ylabel("loss, mean of 20 steps")
