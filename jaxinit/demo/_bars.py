@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 
 @contextlib.contextmanager
-def bars() -> Iterator[Callable[[str, int], Callable[[], None]]]:
+def bars() -> Generator[Callable[[str, int], Callable[[], None]], None, None]:
     """Yield a function that begins a stage; it returns what to call after a step."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

@@ -70,7 +70,8 @@ def _seen(patch: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
     size = int(random.integers(PATCH // 2, PATCH + 1))
     row, column = random.integers(0, PATCH - size + 1, 2)
-    part = np.rot90(patch[row : row + size, column : column + size], random.integers(4))
+    part = patch[row : row + size, column : column + size]
+    part = np.rot90(part, int(random.integers(4)))
     part = part[:, ::-1] if random.integers(2) else part
     image = Image.fromarray(np.ascontiguousarray(part))
     return np.asarray(image.resize((PATCH, PATCH), Image.Resampling.BILINEAR))

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxinit import initializers
 from jaxinit.demo import _finetuning as tuning
-from jaxinit.demo import _linear
+from jaxinit.demo._linear import Linear, fit
 from jaxinit.demo._network import WHOLE, EfficientNetLite0
 from jaxinit.demo._pictures import Split, Task, label_counts, split
 from jaxinit.demo._statistics import Scores, Verdict, accuracy, compare, quality
@@ -128,9 +128,9 @@ class Runner:
     def _runs(self) -> list[tuple[int, int]]:
         return [(seed, count) for count in self.labels for seed in self.seeds]
 
-    def _fit(self, x: np.ndarray, parts: Split, count: int) -> _linear.Linear:
+    def _fit(self, x: np.ndarray, parts: Split, count: int) -> Linear:
         y, train = self.task.labels, parts.train[:, :count].reshape(-1)
-        return _linear.fit(x[train], y[train], x[parts.validation], y[parts.validation])
+        return fit(x[train], y[train], x[parts.validation], y[parts.validation])
 
     def _linear(self) -> None:
         x = self.task.images.reshape(len(self.task.labels), -1)
@@ -147,7 +147,7 @@ class Runner:
         options = {"channels": task.channels, "key": key, "size": task.size}
         whole, _ = tuning.merged(classes, cut=max(tuning.STARTS), **options)
         found = tuning.features(whole, task.wide, classes)
-        heads: dict[tuple[int, int, int], _linear.Linear] = {}
+        heads: dict[tuple[int, int, int], Linear] = {}
         tick = self.progress("heads on frozen features", len(self._runs()))
         for seed, count in self._runs():
             parts = self.splits[seed]

@@ -53,7 +53,7 @@ def _drawn(
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    style = {
+    style: Any = {
         "text.color": text,
         "axes.labelcolor": text,
         "axes.edgecolor": grid,

@@ -121,7 +121,7 @@ class Unfreezing:
     ) -> Any:
         def loss(params: Any) -> Any:
             given = {**variables, "params": params}
-            logits = self._model.apply(given, maps, start=self.start)
+            logits: Any = self._model.apply(given, maps, start=self.start)
             return cross_entropy(logits, labels).mean()
 
         params = variables["params"]

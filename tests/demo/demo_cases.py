@@ -8,7 +8,7 @@ import numpy as np
 
 import jaxinit
 from jaxinit import transfer as tr
-from jaxinit.demo import _deep, _experiment, _medical
+from jaxinit.demo import _deep, _experiment, _figures, _medical
 from jaxinit.demo._pictures import Task
 from jaxinit.demo._proof import Proof
 from jaxinit.demo._run import Found
@@ -36,6 +36,13 @@ def reports():
     plan = tr.plan({"first": jnp.zeros((8, 4))}, {"first": jnp.zeros((8, 8))})
     _, merge = tr.merge({"first": jnp.zeros((8, 8))}, {"first": params["first"]})
     return audit, calibration, plan, merge
+
+
+def without_pictures(monkeypatch):
+    """Pages with empty pictures, for what is said in words."""
+    uri = "data:image/png;base64,"
+    blank = _figures.Picture(light=uri, dark=uri, words="", width=1)
+    monkeypatch.setattr(_figures, "picture", lambda *args, **options: blank)
 
 
 def task(title="Noise: which one?", channels=1):

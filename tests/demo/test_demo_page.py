@@ -13,7 +13,7 @@ from demo_cases import LABELS, MEANS
 from PIL import Image
 from rich.console import Console
 
-from jaxinit.demo import _experiment, _figures, _page, _summary
+from jaxinit.demo import _experiment, _page, _summary
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +23,7 @@ def page():
 
 @pytest.fixture
 def plain(monkeypatch):
-    """Pages without their pictures, for what is said in words."""
-    uri = "data:image/png;base64,"
-    blank = _figures.Picture(light=uri, dark=uri, words="", width=1)
-    monkeypatch.setattr(_figures, "picture", lambda *args, **options: blank)
+    demo_cases.without_pictures(monkeypatch)
 
 
 class Links(html.parser.HTMLParser):

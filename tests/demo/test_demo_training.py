@@ -91,7 +91,8 @@ def test_what_was_chosen_is_told_with_what_it_was_chosen_from(experiment):
     assert "rate of the small CNN" not in experiment.chosen  # nothing to choose from
 
 
-def test_the_page_and_the_summary_hold_what_was_measured(experiment):
+def test_the_page_and_the_summary_hold_what_was_measured(experiment, monkeypatch):
+    demo_cases.without_pictures(monkeypatch)
     found = demo_cases.found()
     found = found.__class__(**{**vars(found), "experiment": experiment})
     page = _page.page(found)

@@ -8,15 +8,14 @@ import pytest
 from typer.testing import CliRunner
 
 from jaxinit.cli import app
-from jaxinit.demo import _builtin, _figures, _run
+from jaxinit.demo import _builtin, _run
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
     """A folder of one's own, and a run that is there at once."""
     monkeypatch.chdir(tmp_path)
-    blank = _figures.Picture(light="data:,", dark="data:,", words="", width=1)
-    monkeypatch.setattr(_figures, "picture", lambda *args, **options: blank)
+    demo_cases.without_pictures(monkeypatch)
     monkeypatch.setattr(_builtin, "textures", demo_cases.task)
 
     def run(task, *, seed, count, quick, progress):
