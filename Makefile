@@ -4,11 +4,13 @@ NEWEST ?= python3.13
 VENV := .venv
 RUN := $(VENV)/bin/
 WORKERS ?= 2
+# Options of the demo, as in: make demo DEMO=--quick
+DEMO ?=
 
 .PHONY: demo test test-all test-newest check format golden clean
 
 demo: $(VENV)/.demo
-	$(RUN)jaxinit demo --out out/report.html
+	$(RUN)jaxinit demo --out out/report.html $(DEMO)
 
 test: $(VENV)/.test
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal
