@@ -38,7 +38,7 @@ class Effort:
     unfreezing: int = 40
     small: int = 150
     scratch: int = 60
-    unfreezing_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
+    unfreezing_rates: tuple[float, ...] = (1e-4, 3e-4)
     small_rates: tuple[float, ...] = (1e-3, 3e-3)
     starts: tuple[tuple[str, float], ...] = (
         ("he_normal()", 1e-3),

@@ -158,7 +158,7 @@ def accuracies(experiment: Any) -> Picture:
         axes.axhline(chance, color="#8a8f98", linestyle=":")
         axes.annotate(
             "chance", (1, chance), xycoords=("axes fraction", "data"), ha="right",
-            xytext=(-2, 4), textcoords="offset points", color="#8a8f98",
+            xytext=(-2, -13), textcoords="offset points", color="#8a8f98",
         )  # fmt: skip
         axes.set_xticks(places, [str(count) for count in experiment.labels])
         axes.set_xlim(-0.4, len(places) - 0.6)
