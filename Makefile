@@ -5,11 +5,13 @@ VENV := .venv
 RUN := $(VENV)/bin/
 WORKERS ?= 2
 PICTURES := docs/_build/pictures/.drawn
+# Options of the demo, as in: make demo DEMO=--quick
+DEMO ?=
 
 .PHONY: demo test test-all test-newest check docs bench format golden clean
 
 demo: $(VENV)/.demo
-	$(RUN)python examples/first_look.py
+	$(RUN)jaxinit demo --out out/report.html $(DEMO)
 
 test: $(VENV)/.test
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal

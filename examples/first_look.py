@@ -1,6 +1,6 @@
 """Four things that go wrong before step 1, measured here and now. Takes seconds.
 
-Run it with `make demo`, or `python examples/first_look.py`.
+Run it with `python examples/first_look.py`.
 """
 
 import time

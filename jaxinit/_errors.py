@@ -31,3 +31,7 @@ class MergeError(_ReportError):
 
 class AuditError(_ReportError):
     """Findings that the caller does not accept; `.report` holds them and the rest."""
+
+
+class DataError(ValueError):
+    """Images or labels cannot be used as asked."""

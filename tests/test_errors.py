@@ -7,6 +7,7 @@ import pytest
 from jaxinit import _errors
 
 PLAIN = [_errors.PathError, _errors.RuleError, _errors.CheckpointError]
+PLAIN += [_errors.DataError]
 WITH_REPORT = [_errors.MergeError, _errors.AuditError]
 
 

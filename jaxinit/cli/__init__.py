@@ -13,6 +13,7 @@ import typer
 
 from jaxinit import __version__
 from jaxinit.cli._audit import audit
+from jaxinit.cli._demo import demo
 from jaxinit.cli._diff import diff
 from jaxinit.cli._initializers import initializers
 from jaxinit.cli._inspect import inspect
@@ -25,6 +26,7 @@ __all__ = ["app"]
 
 # Each verb is a function in a file of its own that returns an Outcome.
 VERBS = (
+    demo,
     audit,
     inspect,
     diff,
