@@ -18,9 +18,9 @@ _AUDITED_QUICKLY = 5  # blocks: it is all compilation
 Progress = Callable[[str, int], Callable[[], None]]
 
 QUICK = _experiment.Effort(
-    unfreezing=24,
-    small=120,
-    scratch=30,
+    unfreezing=14,
+    small=100,
+    scratch=14,
     unfreezing_rates=(3e-4,),
     small_rates=(3e-3,),
     starts=(("normal(0.01)", 1e-3),),
