@@ -17,31 +17,38 @@ import numpy as np
 from jax import lax
 
 from jaxinit._signal._activity import Tails
-from jaxinit._signal._parts import Part, resized
-from jaxinit._signal._taps import sum_of_squares, wide
+from jaxinit._signal._parts import Part, piece, resized
+from jaxinit._signal._taps import on_any_mesh, sum_of_squares, wide
 
 # So many examples are compared with each other.
 COMPARED = 32
 
 
 # Compiled functions, so that tracing does once what 50 equal layers ask for.
-@jax.jit
-def of_product(product: Any, data: Any) -> dict[str, Any]:
-    """Of the product and of the signal that went into it."""
+@functools.partial(jax.jit, static_argnames=("part",))
+@on_any_mesh
+def of_product(product: Any, data: Any, *, part: Part | None) -> dict[str, Any]:
+    """Of a part of the product, and of the signal that went into it."""
     # Nothing of this is for the gradient to follow.
     return {
-        "product": sum_of_squares(lax.stop_gradient(product)),
+        "product": sum_of_squares(lax.stop_gradient(piece(product, part))),
         "input": sum_of_squares(lax.stop_gradient(data)),
         "runs": jnp.ones((), jnp.int32),
     }
 
 
-@functools.partial(jax.jit, static_argnames=("features", "examples", "ends"))
+@functools.partial(jax.jit, static_argnames=("part", "features", "examples", "ends"))
+@on_any_mesh
 def of_signal(
-    value: Any, *, features: tuple[int, ...], examples: int | None, ends: Tails
+    value: Any,
+    *,
+    part: Part | None,
+    features: tuple[int, ...],
+    examples: int | None,
+    ends: Tails,
 ) -> dict[str, Any]:
-    """Of the product with its bias, where the activation takes it."""
-    value = lax.stop_gradient(value)
+    """Of a part of the product with its bias, where the activation takes it."""
+    value = lax.stop_gradient(piece(value, part))
     record = {
         "sum": jnp.sum(wide(value)),
         "square": sum_of_squares(value),
