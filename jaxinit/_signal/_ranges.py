@@ -39,6 +39,8 @@ def signal_range(rows: Sequence[Reading]) -> Iterator[Symptom]:
                 worst, order = factor, n
         if order is None or worst < limit.warning:
             continue
+        if direction < 0 and rows[order - 1].dead == 1.0:
+            continue  # it did not fade on its way: dead units let nothing through
         first = _first_off(rows, direction)
         reading = rows[first]
         per = worst ** (1 / max(order, 1))

@@ -36,7 +36,7 @@ def start():
 def test_a_dead_branch_is_not_told_as_a_signal_that_explodes_behind_it(block):
     params, x = start()
     assert not jaxinit.audit(network, params, x).findings
-    params[block]["bias"] = params[block]["bias"] - 10.0
+    params[block]["bias"] = params[block]["bias"] - 7.0  # gelu: some 1e-7
     first, *others = jaxinit.audit(network, params, x).findings
     assert (first.leaf, first.code) == (f"{block}/bias", "dead")
     assert not others
