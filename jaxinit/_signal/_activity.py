@@ -89,10 +89,12 @@ def _end(place: int) -> float:
 
 
 def _slopes(activation: Callable[[Any], Any]) -> jax.Array:
-    points = jnp.asarray(_POINTS)
+    def slopes(points: jax.Array) -> jax.Array:
+        return jax.jvp(activation, (points,), (jnp.ones_like(points),))[1]
+
+    # One small program: step by step, each of its steps would be compiled alone.
     with jax.numpy_dtype_promotion("standard"):
-        _, slopes = jax.jvp(activation, (points,), (jnp.ones_like(points),))
-    return slopes
+        return jax.jit(slopes)(_POINTS)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxinit._collector import collector_paused
 from jaxinit._report import Report
 from jaxinit._rules import Pattern, select
 from jaxinit._signal import _thresholds
@@ -115,9 +116,11 @@ def audit(
     >>> [(finding.severity, finding.leaf, finding.code) for finding in report.findings]
     [('error', 'first', 'gain')]
     """
-    signal = trace_signal(f, params, *args)
-    chosen = {name.full for name in select(only, signal.names)}
-    return Auditor(signal, loss=loss, key=key)(signal.params.leaves, chosen)
+    with collector_paused():
+        signal = trace_signal(f, params, *args)
+        chosen = {name.full for name in select(only, signal.names)}
+        auditor = Auditor(signal, loss=loss, key=key)
+        return auditor(signal.params.leaves, chosen)
 
 
 class Auditor:

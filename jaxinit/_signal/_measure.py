@@ -15,7 +15,7 @@ from jaxinit._signal._activity import Tails, tails
 from jaxinit._signal._direction import probe_loss, seed_of
 from jaxinit._signal._interpret import interpret
 from jaxinit._signal._measured import Measured, moments_of, rms
-from jaxinit._signal._parts import Part, label, piece
+from jaxinit._signal._parts import Part, label
 from jaxinit._signal._places import Place, examples_in, part_after, shape_at
 from jaxinit._signal._program import Signal
 from jaxinit._signal._sites import equation, has_tap
@@ -180,8 +180,8 @@ class Meter:
 def _product_probe(place: Place) -> Any:
     def probe(eqn: Any, operands: Any, results: Any, tap: Any) -> Any:
         data = operands[1 - (place.use.operand or 0)]
-        product = piece(results[0], place.use.part)
-        return results, _labelled(place.use.part, _moments.of_product(product, data))
+        record = _moments.of_product(results[0], data, part=place.use.part)
+        return results, _labelled(place.use.part, record)
 
     return probe
 
@@ -192,7 +192,7 @@ def _signal_probe(
     def probe(eqn: Any, operands: Any, results: Any, tap: Any) -> Any:
         (value,) = results
         record = _moments.of_signal(
-            piece(value, part), features=tuple(features), examples=examples, ends=ends
+            value, part=part, features=tuple(features), examples=examples, ends=ends
         )
         if tap is not None:
             value = tapped(value, tap)

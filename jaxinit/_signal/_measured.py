@@ -117,11 +117,12 @@ def moments_of(
     idle, dead, expected = blank, blank, blank
     cosine = _moments.cosine(gram) if size > whole else blank
     size_rms = np.sqrt(gather.mean(after["square"]) / size)
-    if "idle" in after:
-        counts = gather.total(after["idle"]), gather.total(after["computed"])
+    if (counts := _moments.counts_of(after)) is not None:
         # Positions of one example are not independent; all of them count as one.
         share = whole / max(size // units, 1) / np.maximum(gather.runs, 1)
-        idle, dead, expected = _flat(*counts, share, cosine, size_rms, ends)
+        idle, dead, expected = _flat(
+            *map(gather.total, counts), share, cosine, size_rms, ends
+        )
     slope = seen.get(place.after)
     return Moments(
         input_rms=np.sqrt(gather.mean(product["input"]) / data),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,31 +17,40 @@ import numpy as np
 from jax import lax
 
 from jaxinit._signal._activity import Tails
-from jaxinit._signal._parts import Part, resized
-from jaxinit._signal._taps import sum_of_squares, wide
+from jaxinit._signal._parts import Part, piece, resized
+from jaxinit._signal._taps import on_any_mesh, sum_of_squares, wide
 
 # So many examples are compared with each other.
 COMPARED = 32
+# Two counts below this fit into one number of 32 bits.
+_HALF = 2**15
 
 
 # Compiled functions, so that tracing does once what 50 equal layers ask for.
-@jax.jit
-def of_product(product: Any, data: Any) -> dict[str, Any]:
-    """Of the product and of the signal that went into it."""
+@functools.partial(jax.jit, static_argnames=("part",))
+@on_any_mesh
+def of_product(product: Any, data: Any, *, part: Part | None) -> dict[str, Any]:
+    """Of a part of the product, and of the signal that went into it."""
     # Nothing of this is for the gradient to follow.
     return {
-        "product": sum_of_squares(lax.stop_gradient(product)),
+        "product": sum_of_squares(lax.stop_gradient(piece(product, part))),
         "input": sum_of_squares(lax.stop_gradient(data)),
         "runs": jnp.ones((), jnp.int32),
     }
 
 
-@functools.partial(jax.jit, static_argnames=("features", "examples", "ends"))
+@functools.partial(jax.jit, static_argnames=("part", "features", "examples", "ends"))
+@on_any_mesh
 def of_signal(
-    value: Any, *, features: tuple[int, ...], examples: int | None, ends: Tails
+    value: Any,
+    *,
+    part: Part | None,
+    features: tuple[int, ...],
+    examples: int | None,
+    ends: Tails,
 ) -> dict[str, Any]:
-    """Of the product with its bias, where the activation takes it."""
-    value = lax.stop_gradient(value)
+    """Of a part of the product with its bias, where the activation takes it."""
+    value = lax.stop_gradient(piece(value, part))
     record = {
         "sum": jnp.sum(wide(value)),
         "square": sum_of_squares(value),
@@ -61,10 +70,37 @@ def of_signal(
         # Exactly zero is what was never computed: padding, tokens of other experts.
         computed = value != jnp.zeros((), dtype)
         idle = computed & ((value <= low) | (value >= high))
-        others = [axis for axis in range(value.ndim) if axis not in features]
-        for what, where in (("idle", idle), ("computed", computed)):
-            record[what] = jnp.sum(where, axis=others, dtype=jnp.int32).ravel()
+        record |= _counted(idle, computed, features)
     return record
+
+
+def _counted(
+    idle: jax.Array, computed: jax.Array, features: Sequence[int]
+) -> dict[str, jax.Array]:
+    """How often either is true, for each unit."""
+    others = tuple(axis for axis in range(idle.ndim) if axis not in features)
+    counts = {"idle": idle, "computed": computed}
+    if math.prod(idle.shape[axis] for axis in others) < _HALF:
+        # Both in one number: one sum to compile.
+        packed = idle.astype(jnp.int32) + computed.astype(jnp.int32) * _HALF
+        counts = {"both": packed}
+    return {
+        name: jnp.sum(array, axis=others, dtype=jnp.int32).ravel()
+        for name, array in counts.items()
+    }
+
+
+def counts_of(record: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray] | None:
+    """How often each unit was in a tail, and how often it was computed.
+
+    None where the activation has no tails.
+    """
+    if "both" in record:
+        both = np.asarray(record["both"])
+        return both % _HALF, both // _HALF
+    if "idle" in record:
+        return record["idle"], record["computed"]
+    return None
 
 
 def example_rows(value: Any, features: Sequence[int], examples: int | None) -> Any:

@@ -20,12 +20,15 @@ def signal_range(rows: Sequence[Reading]) -> Iterator[Symptom]:
     sizes = [reading.input_rms for reading in rows]
     if len(rows) < 2 or not all(map(math.isfinite, sizes)):
         return
+    # Where a branch is dead, the signal that comes beside it has not grown.
+    raised = [sizes[0], *_without_dips(sizes)[1:-1], sizes[-1]]
     limit = _thresholds.SIGNAL_RANGE
     for code, direction in (("vanishing", -1.0), ("exploding", 1.0)):
         worst, order = 1.0, None
         for n in range(1, len(rows)):
             rest = [size for size in sizes[n:] if size > 0.0]
-            before = [size for size in sizes[:n] if size > 0.0]
+            kept = sizes if direction < 0 else raised
+            before = [size for size in kept[:n] if size > 0.0]
             if not rest or not before:
                 break
             # All that follows is so much smaller (larger) than all that came before.
@@ -36,6 +39,8 @@ def signal_range(rows: Sequence[Reading]) -> Iterator[Symptom]:
                 worst, order = factor, n
         if order is None or worst < limit.warning:
             continue
+        if direction < 0 and rows[order - 1].dead == 1.0:
+            continue  # it did not fade on its way: dead units let nothing through
         first = _first_off(rows, direction)
         reading = rows[first]
         per = worst ** (1 / max(order, 1))

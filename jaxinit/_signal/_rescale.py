@@ -14,7 +14,7 @@ from jaxinit._signal._interpret import interpret
 from jaxinit._signal._parts import Part, label, piece
 from jaxinit._signal._places import Place
 from jaxinit._signal._program import Signal
-from jaxinit._signal._taps import sum_of_squares, wide
+from jaxinit._signal._taps import on_any_mesh, sum_of_squares, wide
 
 # A shared weight is settled when another pass would change it by less than this.
 SETTLED = 1e-5
@@ -160,7 +160,7 @@ def _probe(goals: Sequence[Goal]) -> Any:
         value = wide(product)
         records = {}
         for part, goal in parts.items():
-            records[label(part)] = record = _sizes(piece(value, part))
+            records[label(part)] = record = _sizes(value, part=part)
             if goal.shared:
                 continue
             scale = goal.target / record["rms"]
@@ -172,7 +172,9 @@ def _probe(goals: Sequence[Goal]) -> Any:
     return probe
 
 
-def _sizes(value: Any) -> dict[str, Any]:
+@on_any_mesh
+def _sizes(value: Any, *, part: Part | None) -> dict[str, Any]:
+    value = piece(value, part)
     # Divided by its largest number first: a product as large as 1e30 has a mean
     # square beyond float32, and one of 1e-30 has one below it.
     largest = jnp.max(jnp.abs(value))

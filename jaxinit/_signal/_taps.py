@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxinit import _compat
 
@@ -44,7 +47,31 @@ def wide(value: Any) -> jax.Array:
     return value.astype(jnp.float32) if narrow else value
 
 
+def on_any_mesh(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of arrays, whose results lie whole on each device of a mesh.
+
+    Over Explicit axes JAX neither flattens an array nor slices it, nor sums products
+    along an axis that lies on several devices; there the compiler decides what moves.
+    """
+
+    @functools.wraps(function)
+    def placed(*arrays: Any, **static: Any) -> Any:
+        meshes = [jax.typeof(array).sharding.mesh for array in arrays]
+        mesh = next((mesh for mesh in meshes if mesh.explicit_axes), None)
+        if mesh is None:
+            return function(*arrays, **static)
+        within = jax.sharding.auto_axes(
+            functools.partial(function, **static),
+            axes=mesh.explicit_axes,
+            out_sharding=NamedSharding(mesh, PartitionSpec()),
+        )
+        return within(*arrays)
+
+    return placed
+
+
 @jax.jit
+@on_any_mesh
 def sum_of_squares(value: Any) -> jax.Array:
     """A real number, in float32 or wider."""
     flat = wide(value).ravel()

@@ -129,10 +129,16 @@ def expected_dead(examples: float, cosine: float, low: float, high: float) -> fl
     0.28
     """
     cosine = min(max(cosine, 0.0), 1.0 - 1e-6)
-    points, weights = np.polynomial.hermite_e.hermegauss(128)
+    points, weights = _normal_points()
     shared, own = math.sqrt(cosine) * points, math.sqrt(1.0 - cosine)
     flat = ndtr((low - shared) / own) + ndtr((shared - high) / own)
     return float(np.sum(weights * flat**examples) / np.sum(weights))
+
+
+@functools.cache
+def _normal_points() -> tuple[np.ndarray, np.ndarray]:
+    """Points and weights of the normal distribution: eigenvalues, found once."""
+    return np.polynomial.hermite_e.hermegauss(128)
 
 
 def unexpected_dead(dead: float, *, expected: float, units: int) -> float:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxinit._signal._taps import sum_of_squares, wide
+from jaxinit._signal._taps import on_any_mesh, sum_of_squares, wide
 
 
 def is_here(leaf: Any) -> bool:
@@ -72,6 +72,11 @@ def squares(leaf: Any, axes: Sequence[int]) -> np.ndarray:
 
 def by_slice(leaf: Any, axes: Sequence[int]) -> jax.Array:
     """The sum of squares of a leaf, for each index along the axes, inside of jit."""
+    return _by_slice(leaf, axes=tuple(axes))
+
+
+@on_any_mesh
+def _by_slice(leaf: Any, *, axes: tuple[int, ...]) -> jax.Array:
     if not axes:
         return sum_of_squares(leaf)
     others = [axis for axis in range(leaf.ndim) if axis not in axes]

@@ -6,7 +6,13 @@ import pytest
 
 # Their tolerances have room for sums in another order. Others hold programs against
 # each other to the bit, to the byte, or to float32's last digits.
-QUICK = ("test_audit_faults", "test_audit_sound", "test_predict")
+QUICK = (
+    "test_audit_branches",
+    "test_audit_faults",
+    "test_audit_sound",
+    "test_explicit_mesh",
+    "test_predict",
+)
 
 
 @pytest.fixture(autouse=True, scope="module")

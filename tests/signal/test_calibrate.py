@@ -62,7 +62,15 @@ CHAINS = {
 }
 
 
-@pytest.mark.parametrize("name", CHAINS)
+# The pass is one for any activation: in ReLU's chain it meets dead values as well.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "relu",
+        pytest.param("tanh", marks=pytest.mark.long),
+        pytest.param("gelu", marks=pytest.mark.long),
+    ],
+)
 def test_fifty_layers_are_at_their_target_after_one_pass(name):
     ours, reference = CHAINS[name]
     weights = list(draws(50))

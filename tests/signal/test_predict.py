@@ -59,8 +59,8 @@ def test_tanh_is_within_ten_percent():
 
 def test_thirty_layers_of_relu_are_what_networks_have_on_average():
     # One network wanders: a layer of n multiplies the mean square by 1 +- sqrt(5 / n),
-    # thirty of 512 the root mean square by exp(-0.07 +- 0.27). The mean of 24 is within
-    # 0.07 + 4 * 0.27 / sqrt(24) = 0.29.
+    # thirty of 512 the root mean square by exp(-0.07 +- 0.27). The mean of 12 is within
+    # 0.07 + 4 * 0.27 / sqrt(12) = 0.39.
     def run(key):
         keys = jax.random.split(key, 31)
         weights = [jax.random.normal(k, (WIDTH, WIDTH)) for k in keys[1:]]
@@ -71,11 +71,11 @@ def test_thirty_layers_of_relu_are_what_networks_have_on_average():
             x = jax.nn.relu(x)
         return jnp.stack(sizes)
 
-    several = jax.lax.map(run, jax.random.split(jax.random.key(0), 24))
+    several = jax.lax.map(run, jax.random.split(jax.random.key(0), 12))
     measured = np.exp(np.mean(np.log(several), 0))
     shapes = [shape(WIDTH, WIDTH)] * 30
     report = predict_signal(chain(jax.nn.relu), shapes, X, variance=2 / WIDTH)
-    np.testing.assert_allclose(column(report, "out"), measured, rtol=0.35)
+    np.testing.assert_allclose(column(report, "out"), measured, rtol=0.45)
 
 
 def test_gelu_with_lecun_variance_decays():
