@@ -4,6 +4,7 @@ Eight simulated CPU devices, strict dtype promotion, rank promotion "raise": wha
 survives here survives the settings of the most careful user.
 """
 
+import gc
 import os
 
 os.environ["XLA_FLAGS"] = (
@@ -16,6 +17,26 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+# What these compare is one program with another, or with room for sums in another order;
+# they mostly compile, once each, what then runs for a millisecond.
+QUICKLY_COMPILED = ("cli", "demo", "finetune", "groups", "presets")
+
+# Tracing makes many objects that stay: the collector would walk them again and again.
+gc.collect()
+gc.freeze()
+gc.set_threshold(100_000, 20, 50)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def optimized_or_not(request):
+    """Without most optimizations, XLA compiles several times as fast."""
+    quick = request.path.parent.name in QUICKLY_COMPILED
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", quick)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture
