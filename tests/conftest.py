@@ -19,8 +19,8 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-# What these compare is one program with another, or with room for sums in another order;
-# they mostly compile, once each, what then runs for a millisecond.
+# What these compare is one program with another, or with room for sums in another
+# order; they mostly compile, once each, what then runs for a millisecond.
 QUICKLY_COMPILED = ("cli", "demo", "finetune", "groups", "presets")
 
 # Tracing makes many objects that stay: the collector would walk them again and again.
