@@ -24,8 +24,6 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 QUICKLY_COMPILED = ("cli", "demo", "finetune", "groups", "presets")
 
 # Tracing makes many objects that stay: the collector would walk them again and again.
-gc.collect()
-gc.freeze()
 gc.set_threshold(100_000, 20, 50)
 
 
@@ -37,6 +35,8 @@ def optimized_or_not(request):
     jax.config.update("jax_disable_most_optimizations", quick)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+    if quick:
+        jax.clear_caches()  # or they would serve the modules that hold bits
 
 
 @pytest.fixture

@@ -24,4 +24,6 @@ def quickly_compiled(request):
     planted_faults.auditor.cache_clear()  # as compiled for the module before
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+    if quick:
+        jax.clear_caches()  # or they would serve the modules that hold bits
     planted_faults.auditor.cache_clear()

@@ -21,3 +21,5 @@ def quickly_compiled(request):
     jax.config.update("jax_disable_most_optimizations", quick)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+    if quick:
+        jax.clear_caches()  # or they would serve the modules that hold bits
