@@ -13,3 +13,4 @@ def quickly_compiled():
         jax.config.update("jax_disable_most_optimizations", True)
         yield
     jax.config.update("jax_disable_most_optimizations", before)
+    jax.clear_caches()  # or they would serve the modules that hold bits
