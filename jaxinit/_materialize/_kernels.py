@@ -18,26 +18,14 @@ from jaxinit._materialize._steps import Chain, Step
 ROW = 4096  # elements of a row
 
 
-class _Compiling:
-    """A kernel that is lowered already; compiling it holds no lock of Python's."""
-
-    def __init__(self, lowered: Any):
-        self._lowered = lowered
-
-    @functools.cached_property
-    def compiled(self) -> Callable[..., jax.Array]:
-        compiled = self._lowered.compile()
-        del self._lowered
-        return compiled
-
-
 @functools.lru_cache(maxsize=256)
 def _compiling(
     steps: tuple[Step, ...], strided: bool, settings: Any, avals: Any, run: _ByName
-) -> _Compiling:
+) -> Callable[[], Callable[..., jax.Array]]:
+    """A kernel, lowered; what compiles it once holds no lock of Python's meanwhile."""
     kernel = functools.partial(_kernel, steps, strided, run)
     jitted = jax.jit(kernel, donate_argnums=0, keep_unused=True)
-    return _Compiling(jitted.lower(*avals))
+    return functools.cache(jitted.lower(*avals).compile)
 
 
 def compiler(
@@ -59,10 +47,11 @@ def compiler(
     scalars = [] if scalar is None else [jax.ShapeDtypeStruct((rows,), scalar.dtype)]
     over = jax.ShapeDtypeStruct((rows, ROW), _exchanged(chain))
     avals = (over, *words, *keys, *scalars)
-    wide = bool(_compat.setting("jax_enable_x64"))
+    # What is compiled without optimizations may round otherwise.
+    plainly = jax.config.read("jax_disable_most_optimizations")
+    settings = bool(_compat.setting("jax_enable_x64")), plainly
     with jax.default_device(_host_device()):
-        compiling = _compiling(chain.steps, strided, wide, avals, _ByName(chain))
-    return lambda: compiling.compiled
+        return _compiling(chain.steps, strided, settings, avals, _ByName(chain))
 
 
 def _host_device() -> jax.Device:

@@ -257,6 +257,39 @@ def test_compiled_kernels_do_not_grow_with_depth():
     assert _kernels._compiling.cache_info().misses == before
 
 
+def test_kernels_compiled_without_optimizations_serve_nobody_else():
+    from jaxinit._materialize import _kernels
+
+    def init(key):
+        return [jax.random.normal(key, (64, 32)) * 0.25]
+
+    assert_as_jit(init, KEY)
+    before = _kernels._compiling.cache_info().misses
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        materialize(init)(KEY)
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+    assert _kernels._compiling.cache_info().misses == before + 1
+    assert_as_jit(init, KEY)
+
+
+def test_threads_that_need_one_kernel_at_once_all_have_it():
+    import concurrent.futures
+
+    from jaxinit._materialize import _kernels
+
+    def init(key):
+        return [jax.random.normal(key, (64, 32)) * 0.25]
+
+    expected = jax.jit(init)(KEY)
+    for _ in range(3):
+        _kernels._compiling.cache_clear()
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(materialize(init), [KEY] * 8))
+        assert [differences(one, expected) for one in made] == [[]] * 8
+
+
 def test_no_framework_is_named_inside_the_engine():
     import pathlib
 
