@@ -274,8 +274,9 @@ def test_kernels_compiled_without_optimizations_serve_nobody_else():
     assert_as_jit(init, KEY)
 
 
-def test_threads_that_need_one_kernel_at_once_all_have_it():
+def test_threads_that_need_one_kernel_at_once_all_have_it(monkeypatch):
     import concurrent.futures
+    import time
 
     from jaxinit._materialize import _kernels
 
@@ -283,11 +284,17 @@ def test_threads_that_need_one_kernel_at_once_all_have_it():
         return [jax.random.normal(key, (64, 32)) * 0.25]
 
     expected = jax.jit(init)(KEY)
-    for _ in range(3):
-        _kernels._compiling.cache_clear()
-        with concurrent.futures.ThreadPoolExecutor(8) as pool:
-            made = list(pool.map(materialize(init), [KEY] * 8))
-        assert [differences(one, expected) for one in made] == [[]] * 8
+    compiled = jax.stages.Lowered.compile
+
+    def slowly(*args, **options):
+        time.sleep(0.3)  # until every thread is here
+        return compiled(*args, **options)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", slowly)
+    _kernels._compiling.cache_clear()
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(materialize(init), [KEY] * 4))
+    assert [differences(one, expected) for one in made] == [[]] * 4
 
 
 def test_no_framework_is_named_inside_the_engine():
