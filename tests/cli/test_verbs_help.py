@@ -11,7 +11,7 @@ from command import in_a_process, jaxinit
 
 from jaxinit.cli import VERBS
 from jaxinit.cli._options import _factories
-from jaxinit.cli._outcome import write
+from jaxinit.cli._outcome import Outcome, show, write
 
 NAMES = [function.__name__ for function in VERBS]
 
@@ -103,6 +103,15 @@ def test_a_pipe_that_knows_no_unicode_gets_what_it_can_show(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
     write("σ² = 2 / n\n")
     assert written.getvalue() == b"?? = 2 / n\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_says_the_same_in_every_encoding(encoding, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    show(Outcome("", {"é/kernel": "é → ²"}), as_json=True)
+    text = written.getvalue().decode(encoding)
+    assert json.loads(text) == {"é/kernel": "é → ²"}
 
 
 def test_what_a_module_prints_is_not_taken_for_the_result():
