@@ -150,13 +150,3 @@ def test_the_numbers_for_programs_are_json():
     )
     against = [each for each in data["verdicts"] if each["ours"] == _experiment.RECIPE]
     assert [each["beats"] for each in against] == [True, True, True, False] * 3
-
-
-def test_the_page_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "new" / "report.html"
-    _page.write(path, "text")
-    assert path.read_text() == "text"
-    with pytest.raises(UnicodeEncodeError):
-        _page.write(path, "\ud800")
-    assert [each.name for each in path.parent.iterdir()] == ["report.html"]
-    assert path.read_text() == "text"
