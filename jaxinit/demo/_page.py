@@ -15,7 +15,8 @@ def page(found: Found) -> str:
     """The whole page as text."""
     import jinja2
 
-    text = importlib.resources.files("jaxinit.demo").joinpath("_page.html").read_text()
+    file = importlib.resources.files("jaxinit.demo").joinpath("_page.html")
+    text = file.read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
