@@ -11,7 +11,7 @@ from command import in_a_process, jaxinit
 
 from jaxinit.cli import VERBS
 from jaxinit.cli._options import _factories
-from jaxinit.cli._outcome import Outcome, show, write
+from jaxinit.cli._outcome import Outcome, amount, show, write
 
 NAMES = [function.__name__ for function in VERBS]
 
@@ -119,3 +119,13 @@ def test_what_a_module_prints_is_not_taken_for_the_result():
     done = jaxinit(*arguments, "--json")
     assert json.loads(done.out)["columns"]
     assert "a word of the module's own" in done.err
+
+
+def test_an_amount_is_never_in_powers_of_ten():
+    prefixes = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+    for power in range(3, 15):
+        for number in (10**power + off for off in (-500, -51, -1, 0, 1, 49)):
+            value, unit = amount(number).split()
+            assert "e" not in value
+            found = float(value) * prefixes[unit.removesuffix("B")]
+            assert found == pytest.approx(number, rel=0.005)  # half of 1 in 100
