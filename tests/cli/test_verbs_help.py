@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -32,6 +34,12 @@ def test_the_verbs_are_listed_each_with_a_whole_sentence():
     listed = out.partition("Commands:")[2].splitlines()
     assert [line.split()[0] for line in listed if line.strip()] == NAMES
     assert all(line.endswith(".") and "..." not in line for line in listed if line)
+
+
+def test_the_page_of_the_docs_lists_every_verb():
+    page = pathlib.Path(__file__).parents[2] / "docs" / "command-line.md"
+    listed = re.findall(r"^\| `(\w+)[^|]*` \|", page.read_text("utf-8"), re.M)
+    assert set(listed) == set(NAMES)
 
 
 def test_help_waits_for_no_library():
