@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import sysconfig
 import traceback
@@ -9,7 +10,7 @@ import traceback
 from jaxinit.cli._outcome import Failure
 
 _MOST_LINES = 12
-_PACKAGE = str(pathlib.Path(__file__).parent.parent)
+_PACKAGE = str(pathlib.Path(__file__).parent.parent) + os.sep
 _LIBRARIES = tuple(
     {sysconfig.get_path(kind) for kind in ("stdlib", "platstdlib", "purelib")}
 )

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from jaxinit.cli import _files
 from jaxinit.cli._options import Json, Traceback
 from jaxinit.cli._outcome import Failure, Outcome
 
@@ -77,12 +78,14 @@ def demo(
         chosen = _folder.folder(path)
     else:
         chosen = _builtin.faces() if task is Tasks.FACES else _builtin.textures()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # now, not after all the minutes that the demo takes
+        raise Failure(f"--out {out} cannot be written: {error.strerror}") from None
+    _files.check_free(out, force=True)
     with _bars.bars() as progress:
         found = _run.run(chosen, seed=seed, count=seeds, quick=quick, progress=progress)
-    try:
-        _page.write(out, _page.page(found))
-    except OSError as error:
-        raise Failure(f"--out {out} cannot be written: {error.strerror}") from None
+    _files.write_text(out, _page.page(found))
     data = {**found.to_dict(), "page": str(out)}
     return Outcome(_summary.summary(found, out), data, found=not found.sound)
 

@@ -35,7 +35,9 @@ def show(outcome: Outcome, *, as_json: bool) -> None:
     for line in outcome.said:
         complain(line)
     if as_json:
-        text = json.dumps(outcome.data, indent=2, allow_nan=False, ensure_ascii=False)
+        # Where letters cannot be written they are escaped: a "?" would be another name.
+        escaped = not _encoding().lower().startswith("utf")
+        text = json.dumps(outcome.data, indent=2, allow_nan=False, ensure_ascii=escaped)
         write(text + "\n")
     else:
         write(outcome.shown if isinstance(outcome.shown, str) else _drawn(outcome))
@@ -43,7 +45,7 @@ def show(outcome: Outcome, *, as_json: bool) -> None:
 
 def write(text: str) -> None:
     """Write to standard output; whoever reads it may stop reading (`| head`)."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    encoding = _encoding()
     try:
         # A terminal that has no such letter gets another one, not a traceback.
         sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
@@ -51,6 +53,10 @@ def write(text: str) -> None:
     except BrokenPipeError:
         # What Python still holds goes nowhere, or it would complain when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _encoding() -> str:
+    return getattr(sys.stdout, "encoding", None) or "utf-8"
 
 
 def complain(text: str) -> None:
@@ -83,11 +89,11 @@ def _drawn(outcome: Outcome) -> str:
 def amount(nbytes: float, unit: str = "B") -> str:
     """A number of bytes, or of anything, in three digits.
 
-    >>> amount(18_612_000), amount(512), amount(4_652_008, "")
-    ('18.6 MB', '512 B', '4.65 M')
+    >>> amount(18_612_000), amount(512), amount(4_652_008, ""), amount(999_999)
+    ('18.6 MB', '512 B', '4.65 M', '1 MB')
     """
     for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if nbytes >= size:
+        if nbytes >= 0.9995 * size:  # what is 1000 in three digits has the next prefix
             return f"{nbytes / size:.3g} {prefix}{unit}"
     return f"{nbytes:g} {unit}".strip()
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib.resources
-import os
-import pathlib
-import secrets
 from typing import Any
 
 from jaxinit import __version__
@@ -18,23 +15,13 @@ def page(found: Found) -> str:
     """The whole page as text."""
     import jinja2
 
-    text = importlib.resources.files("jaxinit.demo").joinpath("_page.html").read_text()
+    file = importlib.resources.files("jaxinit.demo").joinpath("_page.html")
+    text = file.read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     return environment.from_string(text).render(_facts(found))
-
-
-def write(path: pathlib.Path, text: str) -> None:
-    """Write the file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _facts(found: Found) -> dict[str, Any]:

@@ -41,9 +41,9 @@ def _table(experiment: Any) -> Any:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column(f"accuracy, {experiment.tested} images", no_wrap=True)
+    table.add_column(f"accuracy, {experiment.tested} images", overflow="fold")
     for count in experiment.labels:
-        table.add_column(f"{count} labels", justify="right", no_wrap=True)
+        table.add_column(f"{count} labels", justify="right")
     for name in _experiment.METHODS:
         scores = [experiment.scores[name, count] for count in experiment.labels]
         style = "bold" if name == _experiment.RECIPE else ""

@@ -10,6 +10,7 @@ import pytest
 from command import answered, jaxinit
 
 from jaxinit import transfer as tr
+from jaxinit.cli import _files
 
 LINEN = ("net:Net", "--input", "2,8")
 NNX = ("net.py:Model",)
@@ -161,3 +162,13 @@ def test_a_rule_that_matches_nothing_is_wrong_use(torch_file, folder):
     assert done.code == 2
     assert "rules[0]" in done.err
     assert "did you mean 'fc/.*'?" in done.err
+
+
+def test_a_text_is_written_whole_or_not_at_all(folder):
+    path = folder / "new.json"
+    _files.write_text(path, "text")
+    before = set(folder.iterdir())
+    with pytest.raises(UnicodeEncodeError):
+        _files.write_text(path, "other \ud800")
+    assert path.read_text() == "text"
+    assert set(folder.iterdir()) == before

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -11,7 +13,7 @@ from command import in_a_process, jaxinit
 
 from jaxinit.cli import VERBS
 from jaxinit.cli._options import _factories
-from jaxinit.cli._outcome import write
+from jaxinit.cli._outcome import Outcome, amount, show, write
 
 NAMES = [function.__name__ for function in VERBS]
 
@@ -32,6 +34,12 @@ def test_the_verbs_are_listed_each_with_a_whole_sentence():
     listed = out.partition("Commands:")[2].splitlines()
     assert [line.split()[0] for line in listed if line.strip()] == NAMES
     assert all(line.endswith(".") and "..." not in line for line in listed if line)
+
+
+def test_the_page_of_the_docs_lists_every_verb():
+    page = pathlib.Path(__file__).parents[2] / "docs" / "command-line.md"
+    listed = re.findall(r"^\| `(\w+)[^|]*` \|", page.read_text("utf-8"), re.M)
+    assert set(listed) == set(NAMES)
 
 
 def test_help_waits_for_no_library():
@@ -105,8 +113,27 @@ def test_a_pipe_that_knows_no_unicode_gets_what_it_can_show(monkeypatch):
     assert written.getvalue() == b"?? = 2 / n\n"
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_says_the_same_in_every_encoding(encoding, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    show(Outcome("", {"é/kernel": "é → ²"}), as_json=True)
+    text = written.getvalue().decode(encoding)
+    assert json.loads(text) == {"é/kernel": "é → ²"}
+
+
 def test_what_a_module_prints_is_not_taken_for_the_result():
     arguments = ("materialize", "net.py:prints", "--input", "2,8")
     done = jaxinit(*arguments, "--json")
     assert json.loads(done.out)["columns"]
     assert "a word of the module's own" in done.err
+
+
+def test_an_amount_is_never_in_powers_of_ten():
+    prefixes = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+    for power in range(3, 15):
+        for number in (10**power + off for off in (-500, -51, -1, 0, 1, 49)):
+            value, unit = amount(number).split()
+            assert "e" not in value
+            found = float(value) * prefixes[unit.removesuffix("B")]
+            assert found == pytest.approx(number, rel=0.005)  # half of 1 in 100

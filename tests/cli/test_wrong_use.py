@@ -1,7 +1,12 @@
 """Wrong use: exit code 2, a message that says what to do, an empty standard output."""
 
+import pathlib
+
 import pytest
 from command import jaxinit
+
+import jaxinit as library
+from jaxinit.cli._blame import told
 
 MODELS = [
     ("net.py", "'net.py' is not MODULE:FACTORY; write net.py:Net; it has Net, Forgets"),
@@ -157,3 +162,12 @@ def test_a_long_message_is_cut_and_says_so(folder):
     done = jaxinit("audit", "long.py:f")
     assert done.err.count("line\n") < 20
     assert "more lines)" in done.err
+
+
+def test_a_neighbour_whose_name_begins_like_the_package_is_not_ours():
+    file = pathlib.Path(library.__file__).parent.with_name("jaxinit_nets.py")
+    names = {}
+    exec(compile("def f():\n    raise ValueError('narrow')", file, "exec"), names)
+    with pytest.raises(ValueError, match="narrow") as caught:
+        names["f"]()
+    assert "jaxinit_nets.py, line 2, in f" in told(caught.value)

@@ -142,6 +142,15 @@ def test_the_summary_fits_into_80_columns(tmp_path):
     assert "…" not in console.file.getvalue()
 
 
+def test_a_narrow_summary_cuts_no_number():
+    console = Console(width=40, file=io.StringIO(), highlight=False)
+    console.print(_summary.summary(demo_cases.found(), "r.html"))
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= 40
+    assert "…" not in text
+    assert text.count("0.980") == text.count("0.700") == len(LABELS)
+
+
 def test_the_numbers_for_programs_are_json():
     found = demo_cases.found()
     data = json.loads(json.dumps(found.to_dict(), allow_nan=False))
@@ -150,13 +159,3 @@ def test_the_numbers_for_programs_are_json():
     )
     against = [each for each in data["verdicts"] if each["ours"] == _experiment.RECIPE]
     assert [each["beats"] for each in against] == [True, True, True, False] * 3
-
-
-def test_the_page_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "new" / "report.html"
-    _page.write(path, "text")
-    assert path.read_text() == "text"
-    with pytest.raises(UnicodeEncodeError):
-        _page.write(path, "\ud800")
-    assert [each.name for each in path.parent.iterdir()] == ["report.html"]
-    assert path.read_text() == "text"

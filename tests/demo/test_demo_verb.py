@@ -56,6 +56,26 @@ def test_a_folder_that_exists_gets_a_page(here):
     assert (here / "there" / "report.html").exists()
 
 
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("file/page.html", "--out file/page.html cannot be written: "),
+        ("there", "there/report.html is a directory; name a file"),
+    ],
+)
+def test_a_page_that_cannot_be_written_is_said_before_the_run(
+    here, monkeypatch, out, said
+):
+    (here / "file").write_text("precious")
+    (here / "there" / "report.html").mkdir(parents=True)
+    begun = []
+    monkeypatch.setattr(_run, "run", lambda *args, **options: begun.append(args))
+    done = demo("--out", out)
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert not begun
+
+
 def test_what_is_not_exact_is_exit_code_1(monkeypatch):
     wrong = demo_cases.found(relative=1e-2)
     monkeypatch.setattr(_run, "run", lambda *args, **options: wrong)
