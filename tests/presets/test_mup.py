@@ -143,6 +143,21 @@ def test_forward_multiplies_the_logits_of_a_tied_table_and_the_scores():
     assert presets.mup(mlp(8), mlp(32)).multipliers == ()
 
 
+def test_forward_keeps_the_types_of_the_model_with_numbers_beside_its_data():
+    def model(width):
+        def f(params, tokens, scale):
+            return params["table"][tokens] * scale @ params["table"].T
+
+        table = jax.ShapeDtypeStruct((11, width), jnp.bfloat16)
+        return f, {"table": table}, TOKENS[0], 2.0
+
+    spec = presets.mup(model(4), model(8))
+    params, _ = spec.init(KEY)
+    assert [m.kind for m in spec.multipliers] == ["output"]
+    plain, found = (g(params, TOKENS[0], 2.0) for g in (spec.f, spec.forward))
+    assert found.dtype == plain.dtype == jnp.bfloat16
+
+
 def test_convolutions_and_stacks():
     def model(width, depth=2):
         def f(params, x):
