@@ -325,6 +325,10 @@ def test_completep_scales_branches_rates_and_epsilons_with_depth(scanned, alpha)
             "deviation of 'in' must be a number from 0, got 'wide'",
         ),
         (
+            lambda: presets.mup(mlp(8), mlp(8)).init(KEY, stddev=[("in", np.nan)]),
+            "deviation of 'in' must be a number from 0, got nan",
+        ),
+        (
             lambda: check(presets.mup, mlp, mlp(8), widths=(8, 8)),
             "widths must be two different ones",
         ),
