@@ -303,6 +303,23 @@ def test_completep_scales_branches_rates_and_epsilons_with_depth(scanned, alpha)
     np.testing.assert_allclose(spec.forward(params, X), wanted, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+def test_completep_keeps_the_decay_of_a_step_and_rates_of_gradient_descent(alpha):
+    deep = 8.0
+    spec = presets.completep(residual(8, 1), residual(32, 8), alpha=alpha)
+    rows = {row["leaf"]: row for row in spec.report.records()}
+    # Table 1: eta falls by m_L^(alpha - 1) and 1 / m, lambda grows by m.
+    step = rows["blocks/5/in"]["rate"] * rows["blocks/5/in"]["decay"]
+    assert step == pytest.approx(deep ** (alpha - 1))
+    tx = spec.optimizer(optax.sgd(1.0), rule="sgd")
+    ones = jax.tree.map(lambda s: jnp.ones(s.shape), residual(32, 8)[1])
+    updates, _ = tx.update(ones, tx.init(ones), ones)
+    # 8 branches of rate r change the stream by 8 r / 8^(2 alpha), which stays.
+    inner = -float(updates["blocks"][5]["in"][0, 0])
+    assert inner == pytest.approx(deep ** (2 * alpha - 1))
+    assert -float(updates["first"][0, 0]) == 4
+
+
 # ------------------------------------------------------------------------- what is said
 
 
