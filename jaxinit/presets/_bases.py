@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -19,7 +20,8 @@ def base_starts(width: Width, said: Any) -> Start:
     """The start of the base's leaf; a deviation that was said counts first."""
     part = width.base
     if said is not None:
-        if isinstance(said, bool) or not isinstance(said, (int, float)) or said < 0:
+        number = isinstance(said, (int, float)) and not isinstance(said, bool)
+        if not number or not 0 <= said < math.inf:
             raise RuleError(
                 f"stddev: the deviation of {part.name.full!r} must be a number from 0, "
                 f"got {said!r}"

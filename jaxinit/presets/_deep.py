@@ -84,7 +84,8 @@ def deepnorm(
     require_branches("deepnorm", network)
     said = checked_depth("deepnorm", depth, network)
     numbers = _by_stream("deepnorm", network, said, _alpha_beta)
-    skips = _check_alphas(network, {s: alpha for s, (alpha, _) in numbers.items()})
+    alphas = {stream: alpha for stream, (alpha, _) in numbers.items()}
+    skips = _check_alphas(network, alphas, said)
 
     def says(part: Part, role: str) -> Start | None:
         if part.name.full in skips:
@@ -219,11 +220,14 @@ def _gammas(own: int, other: int | None, crosses: bool) -> float:
     return (math.log(3 * other) * math.log(2 * own) / 3) ** 0.5
 
 
-def _check_alphas(network: Anatomy, alphas: dict[Stream, float]) -> dict[str, float]:
+def _check_alphas(
+    network: Anatomy, alphas: dict[Stream, float], said: tuple[int, ...] | None
+) -> dict[str, float]:
     """The leaves that multiply the stream, with their α; RuleError for constants."""
+    depths = said or tuple(stream.depth for stream in alphas)
     leaves = {}
     sites = {use.site: p for p in network.having("skip_scale") for use in p.uses}
-    for stream, alpha in alphas.items():
+    for (stream, alpha), depth in zip(alphas.items(), depths, strict=True):
         for branch in stream.branches:
             own = [sites[s.site] for s in branch.skip_way.scales if s.site in sites]
             if own:
@@ -233,7 +237,7 @@ def _check_alphas(network: Anatomy, alphas: dict[Stream, float]) -> dict[str, fl
             if abs(found / alpha - 1) > _CLOSE:
                 ends = network.leaves_of([*branch.writers])
                 raise RuleError(
-                    f"deepnorm: with {stream.depth} blocks the stream has to be "
+                    f"deepnorm: with {depth} blocks the stream has to be "
                     f"multiplied by alpha = {alpha:.4g} in front of the branch that "
                     f"ends in {some(ends)}, and the program multiplies it by "
                     f"{found:.4g}; "

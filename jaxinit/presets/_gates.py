@@ -193,7 +193,8 @@ def fixup(
         branch = inner.get(part.name)
         if branch is None:
             return Start(he)
-        layers = max(branch.members[step] for step in branch.writers)
+        # What ends in a branch inside of this one is counted there.
+        layers = max(branch.members.get(step, 1) for step in branch.writers)
         branches = depth_of("fixup", part, network, said).branches
         factor = branches ** (-1 / (2 * layers - 2)) if layers > 1 else 1.0
         return Start(he * factor, factor)

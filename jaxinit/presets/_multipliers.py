@@ -120,7 +120,6 @@ def _probe(factors: Sequence[tuple[float, int | None]], record: bool) -> Any:
     return probe
 
 
-def _shape(leaf: Any) -> Any:
-    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-    return leaf
+def _shape(leaf: jax.Array) -> jax.ShapeDtypeStruct:
+    # A number of Python's stays weak, and takes the type of what it meets.
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=leaf.weak_type)

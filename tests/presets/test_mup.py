@@ -143,6 +143,21 @@ def test_forward_multiplies_the_logits_of_a_tied_table_and_the_scores():
     assert presets.mup(mlp(8), mlp(32)).multipliers == ()
 
 
+def test_forward_keeps_the_types_of_the_model_with_numbers_beside_its_data():
+    def model(width):
+        def f(params, tokens, scale):
+            return params["table"][tokens] * scale @ params["table"].T
+
+        table = jax.ShapeDtypeStruct((11, width), jnp.bfloat16)
+        return f, {"table": table}, TOKENS[0], 2.0
+
+    spec = presets.mup(model(4), model(8))
+    params, _ = spec.init(KEY)
+    assert [m.kind for m in spec.multipliers] == ["output"]
+    plain, found = (g(params, TOKENS[0], 2.0) for g in (spec.f, spec.forward))
+    assert found.dtype == plain.dtype == jnp.bfloat16
+
+
 def test_convolutions_and_stacks():
     def model(width, depth=2):
         def f(params, x):
@@ -288,6 +303,23 @@ def test_completep_scales_branches_rates_and_epsilons_with_depth(scanned, alpha)
     np.testing.assert_allclose(spec.forward(params, X), wanted, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+def test_completep_keeps_the_decay_of_a_step_and_rates_of_gradient_descent(alpha):
+    deep = 8.0
+    spec = presets.completep(residual(8, 1), residual(32, 8), alpha=alpha)
+    rows = {row["leaf"]: row for row in spec.report.records()}
+    # Table 1: eta falls by m_L^(alpha - 1) and 1 / m, lambda grows by m.
+    step = rows["blocks/5/in"]["rate"] * rows["blocks/5/in"]["decay"]
+    assert step == pytest.approx(deep ** (alpha - 1))
+    tx = spec.optimizer(optax.sgd(1.0), rule="sgd")
+    ones = jax.tree.map(lambda s: jnp.ones(s.shape), residual(32, 8)[1])
+    updates, _ = tx.update(ones, tx.init(ones), ones)
+    # 8 branches of rate r change the stream by 8 r / 8^(2 alpha), which stays.
+    inner = -float(updates["blocks"][5]["in"][0, 0])
+    assert inner == pytest.approx(deep ** (2 * alpha - 1))
+    assert -float(updates["first"][0, 0]) == 4
+
+
 # ------------------------------------------------------------------------- what is said
 
 
@@ -308,6 +340,10 @@ def test_completep_scales_branches_rates_and_epsilons_with_depth(scanned, alpha)
         (
             lambda: presets.mup(mlp(8), mlp(8)).init(KEY, stddev=[("in", "wide")]),
             "deviation of 'in' must be a number from 0, got 'wide'",
+        ),
+        (
+            lambda: presets.mup(mlp(8), mlp(8)).init(KEY, stddev=[("in", np.nan)]),
+            "deviation of 'in' must be a number from 0, got nan",
         ),
         (
             lambda: check(presets.mup, mlp, mlp(8), widths=(8, 8)),

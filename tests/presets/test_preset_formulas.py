@@ -230,3 +230,12 @@ def test_deepnorms_constants_follow_from_its_bound():
         # The paper prints 0.81 and 0.87 for 0.8138 and 0.8689.
         assert into * 2 * n * 2 * beta_e**2 / alpha_e**2 == pytest.approx(1, abs=0.02)
         assert alpha_e * beta_e == pytest.approx(alpha * beta, rel=0.01)
+
+
+def test_sublns_gains_of_an_encoder_with_a_decoder():
+    from jaxinit.presets._deep import _gammas
+
+    n, m = 6, 12  # figure 2: of encoders N blocks, of decoders M
+    encoder = (np.log(3 * m) * np.log(2 * n) / 3) ** 0.5
+    assert _gammas(n, m, False) == pytest.approx(encoder, rel=1e-12)
+    assert _gammas(m, n, True) == pytest.approx(np.log(3 * m) ** 0.5, rel=1e-12)

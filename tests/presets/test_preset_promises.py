@@ -265,3 +265,21 @@ def test_subln_scales_by_the_root_of_a_logarithm():
     wanted = np.log(2 * 50) ** 0.5
     _, report = presets.subln(f, [block] * 4, jnp.ones((2, 8)), depth=50, key=KEY)
     assert report.records()[0]["factor"] == pytest.approx(wanted, rel=1e-12)
+
+
+def test_fixup_on_branches_inside_of_branches():
+    def f(params, x):
+        for block in params:
+            h = jax.nn.relu(x @ block["in"]) @ block["out"]
+            inner = jax.nn.relu(h @ block["u"]) @ block["v"]
+            x = x + block["scale"] * (h + block["inner"] * inner)
+        return x
+
+    weights = dict.fromkeys(("in", "out", "u", "v"), shape(8, 8))
+    block = weights | {"scale": shape(), "inner": shape()}
+    x = jax.random.normal(jax.random.key(1), (2, 8))
+    new, report = presets.fixup(f, [block] * 2, x, key=KEY)
+    roles = {row["leaf"]: row["role"] for row in report.records()}
+    assert roles["0/out"] == roles["0/v"] == "feed_forward_out"
+    np.testing.assert_array_equal(f(new, x), x)
+    assert np.any(new[0]["u"])

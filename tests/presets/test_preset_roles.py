@@ -222,6 +222,7 @@ X, XS = shape(2, 8), shape(2, 5, 8)
         ("layerscale", (residual, MLP, X), {}, "a vector of the width of the stream"),
         ("subln", (residual, MLP, X), {}, "no normalization .* 1 residual .*'down'"),
         ("deepnorm", (residual, MLP, X), {}, "alpha = 1.189 .* 'down', .* by 1; write"),
+        ("deepnorm", (residual, MLP, X), {"depth": 50}, "with 50 blocks .* = 3.162"),
         ("t5", (fused, FUSED, XS), {}, "'qkv' is query, key, value at once"),
         ("gpt2", (residual, MLP, X), {"depth": 0}, "whole number from 1, got 0"),
         ("gpt2", (residual, MLP, X), {"depth": (1, 2)}, "2 numbers, and gpt2 sees 1"),
