@@ -15,7 +15,7 @@ from jaxinit import _jaxpr
 from jaxinit._primitives import RANDOM, TRANSPARENT
 from jaxinit._signal import _predict_products, _predict_reductions  # noqa: F401
 from jaxinit._signal._predict_draws import Draws
-from jaxinit._signal._predict_inputs import KEY, of_array
+from jaxinit._signal._predict_inputs import KEY, constant, of_array
 from jaxinit._signal._predict_rules import EACH, evaluate
 from jaxinit._signal._predict_values import (
     EXAMPLE,
@@ -228,6 +228,8 @@ class Walk:
                 f"a loop of {length} rounds was followed for {ROUNDS}; the rest is "
                 "taken to be like the last of them"
             )
+        if not length:
+            return [*carry, *(constant(0, v.aval) for v in eqn.outvars[sub.carried :])]
         rows += rows[-1:] * (length - len(rows))
         if eqn.params["reverse"]:
             rows.reverse()

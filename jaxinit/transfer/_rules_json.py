@@ -115,16 +115,19 @@ def _rule(item: Any, where: str) -> Rule:
 
 def _built(kind: str, pattern: Any, options: dict[str, Any]) -> Rule:
     builder = _BUILDERS[kind]
-    parameters = list(inspect.signature(builder).parameters.values())[1:]
+    first, *parameters = inspect.signature(builder).parameters.values()
     names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    unset = [p.name for p in parameters if p.default is None]  # null says so too
     open_ended = len(names) < len(parameters)  # the options of an adapter
     for name, value in options.items():
-        if name not in names and not open_ended:
+        if name not in names and (name == first.name or not open_ended):
             close = _close(name, names)
             meant = f"did you mean {close[0]!r}?" if close else f"it has {names}"
             raise RuleError(f"there is no option {name!r}; {meant}")
         expected = _EXPECTED.get(name) if name in names else None
-        if expected and value is not None and not _KINDS[expected](value):
+        if value is None and name in unset:
+            continue
+        if expected and not _KINDS[expected](value):
             raise RuleError(f"{name} must be {expected}, got {_short(value)}")
     needed = [p.name for p in parameters if p.default is p.empty and p.name in names]
     for name in needed:

@@ -74,7 +74,7 @@ def save(
     try:
         with _replacing(target) as file:
             file.write(struct.pack("<Q", len(header)) + header)
-            for leaf in _in_file_order(source):
+            for _, leaf in _in_file_order(source):
                 file.write(_content(leaf))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be written: {error}") from error
@@ -113,27 +113,27 @@ def _sync_directory(folder: pathlib.Path) -> None:
         os.close(descriptor)
 
 
-def _in_file_order(source: Source) -> list[Leaf]:
+def _in_file_order(source: Source) -> list[tuple[str, Leaf]]:
     """Wide types first, so that every leaf starts at a multiple of its item size."""
-    return sorted(source.values(), key=lambda leaf: -leaf.dtype.itemsize)
+    return sorted(source.items(), key=lambda item: -item[1].dtype.itemsize)
 
 
 def _header(source: Source, metadata: dict[str, str]) -> bytes:
     budget = Budget(Limits(), Origin(None, label="tree"))
     starts: dict[str, int] = {}
     at = 0
-    for leaf in _in_file_order(source):
-        starts[leaf.name] = at
+    for name, leaf in _in_file_order(source):
+        starts[name] = at
         at += leaf.nbytes
     entries: dict[str, Any] = {"__metadata__": metadata}
-    for leaf in source.values():
-        check_own_name(leaf.name, budget)
+    for name, leaf in source.items():
+        check_own_name(name, budget)
         if leaf.dtype not in _NAMES:
             raise CheckpointError(
                 f"{leaf}: safetensors has no type for {leaf.dtype}; cast it before"
             )
-        start = starts[leaf.name]
-        entries[leaf.name] = {
+        start = starts[name]
+        entries[name] = {
             "dtype": _NAMES[leaf.dtype],
             "shape": list(leaf.shape),
             "data_offsets": [start, start + leaf.nbytes],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -201,11 +201,15 @@ class ValueLeaf(Leaf):
 def as_source(tree: Any, *, argument: str = "source") -> Source:
     """The tree as a source, named as everywhere; a Source is returned as it is.
 
-    Any pytree: linen variables, an nnx State, a plain dictionary. `argument` names it
-    in errors.
+    Any pytree: linen variables, an nnx State, a plain dictionary. Its leaves may be
+    those of another source, and a dictionary of these alone has its keys: full names.
+    `argument` names it in errors.
     """
     if isinstance(tree, Source):
         return tree
+    if _holds_leaves_alone(tree):
+        origins = tuple(dict.fromkeys(leaf.origin for leaf in tree.values()))
+        return Source(tree, format="tree", origins=origins)
     if isinstance(tree, (str, os.PathLike)):
         raise MergeError(
             f"{argument}: is the text or path {str(tree)!r}; write "
@@ -220,12 +224,24 @@ def as_source(tree: Any, *, argument: str = "source") -> Source:
     origin = Origin(None, label=argument)
     flat = flatten(tree, argument=argument)
     leaves = {
-        name.full: ValueLeaf(name=name.full, key=name.full, value=value, origin=origin)
+        name.full: value
+        if isinstance(value, Leaf)
+        else ValueLeaf(name=name.full, key=name.full, value=value, origin=origin)
         for name, value in flat.items()
         if not flat.is_random_state(name)
     }
     listed = tuple(name.full for name in flat.names if flat.is_random_state(name))
-    return Source(leaves, format="tree", origins=(origin,), random_state=listed)
+    found = dict.fromkeys(leaf.origin for leaf in leaves.values()) or (origin,)
+    return Source(leaves, format="tree", origins=tuple(found), random_state=listed)
+
+
+def _holds_leaves_alone(tree: Any) -> TypeGuard[Mapping[str, Leaf]]:
+    """Whether it is a part of a source: `{name: leaf for ... in source.items()}`."""
+    return (
+        isinstance(tree, Mapping)
+        and bool(tree)
+        and all(isinstance(k, str) and isinstance(v, Leaf) for k, v in tree.items())
+    )
 
 
 def _leaf_of_torch(tree: Any) -> str | None:

@@ -170,3 +170,13 @@ def test_kinds_of_nnx_parameters_are_parameters():
     np.testing.assert_array_equal(model.lora.lora_a[...], half)
     with pytest.raises(AssertionError, match=r"lora_a moved by(.|\n)*outermost"):
         ft.assert_frozen(before, nnx.state(model), "lora/.*")
+
+
+@nnx.register_variable_name("adapters_of_a_test")
+class Adapter(nnx.Param):
+    """A parameter in a collection of its own."""
+
+
+def test_a_parameter_of_a_type_with_its_own_collection_decays():
+    found = decided(ft.decayed({"w": Adapter(jnp.ones((2, 3)))}))
+    assert found == {"adapters_of_a_test:w": True}

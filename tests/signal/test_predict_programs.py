@@ -67,6 +67,17 @@ def test_each_layer_of_a_scan_has_its_own_variance():
     assert np.all(column(report, "grad") > 0)
 
 
+def test_a_loop_of_no_rounds_leaves_the_signal_as_it_is():
+    def f(weight, x):
+        x, rows = jax.lax.scan(
+            lambda x, row: (7.0 * x, x), x, jnp.zeros((0, 3), x.dtype)
+        )
+        return x @ weight, rows
+
+    report = predict_signal(f, shape(256, 256), shape(8, 256))
+    np.testing.assert_allclose(column(report, "out"), [1.0], rtol=1e-6)
+
+
 def test_a_long_loop_is_followed_for_a_while_and_says_so():
     report = predict_signal(scanned, shape(150, 8, 8), shape(4, 8))
     assert len(report.rows) == 150

@@ -130,3 +130,28 @@ def test_a_policy_has_known_choices():
         tr.Policy(missing="ignore")
     with pytest.raises(RuleError, match="shape must be one of"):
         tr.Policy(shape="cast")
+
+
+def test_a_dictionary_of_leaves_of_a_checkpoint_is_a_source(tmp_path):
+    path = tmp_path / "all.safetensors"
+    variables = {"params": {"a": {"w": ones(2, 3)}}, "batch_stats": {"m": ones(4)}}
+    more = {"params": {**variables["params"], "old": ones(5)}}
+    tr.save(path, {**variables, **more})
+    checkpoint = tr.open_checkpoint(path)
+    part = {name: leaf for name, leaf in checkpoint.items() if name != "old"}
+    target = jax.tree.map(np.zeros_like, variables)
+    tree, report = tr.merge(target, part)
+    jax.tree.map(np.testing.assert_array_equal, tree, variables)
+    assert report.provenance()["source"]["files"] == checkpoint.provenance()["files"]
+
+    nested = {"b": {"w": checkpoint["a/w"], "c": 2 * ones(7)}}
+    tree, _ = tr.merge({"b": {"w": zeros(2, 3), "c": zeros(7)}}, nested)
+    np.testing.assert_array_equal(tree["b"]["w"], ones(2, 3))
+    np.testing.assert_array_equal(tree["b"]["c"], 2 * ones(7))
+
+    # Under the names of the dictionary, of which two may hold one leaf.
+    tr.save(tmp_path / "two.safetensors", {"x": part["a/w"], "y": part["a/w"]})
+    saved = tr.open_checkpoint(tmp_path / "two.safetensors")
+    assert {name: leaf.shape for name, leaf in saved.items()} == dict.fromkeys(
+        "xy", (2, 3)
+    )

@@ -98,6 +98,12 @@ MISTAKES = [
     ('[{"draw": "a", "initializer": "normal(stdev=1)"}]', "cannot be built"),
     ('[{"draw": "a", "initializer": "fans((3, 2))"}]', "must be a call"),
     ('[{"draw": "a", "initializer": 3}]', "initializer must be a text, got 3"),
+    ('[{"draw": "a", "initializer": null}]', "initializer must be a text, got None"),
+    ('[{"split": "a", "replacements": null, "axis": 0}]', "must be a list of texts"),
+    (
+        '[{"adapt": "a", "adapter": "inflate_depth", "pattern": "b"}]',
+        "there is no option 'pattern'",
+    ),
     (
         """[{"draw": "a", "initializer": "constant(__import__('os').getpid())"}]""",
         "cannot be built",
@@ -111,3 +117,8 @@ def test_a_mistake_is_named(text, message):
     with pytest.raises(RuleError) as caught:
         tr.rules_from_json(text)
     assert message in str(caught.value)
+
+
+def test_null_is_what_an_option_is_that_is_left_out():
+    (rule,) = tr.rules_from_json('[{"layout": "a", "transpose": null, "flip": [0]}]')
+    assert rule == tr.layout("a", flip=[0])

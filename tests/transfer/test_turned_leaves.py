@@ -13,7 +13,7 @@ import pytest
 
 from jaxinit._errors import CheckpointError, MergeError
 from jaxinit.transfer import _copying as copying
-from jaxinit.transfer import merge, open_checkpoint, torch_layout
+from jaxinit.transfer import layout, merge, open_checkpoint, torch_layout
 from jaxinit.transfer._regions import RegionLeaf
 
 SHAPE = (300, 512)  # more rows than a block, and not a multiple of it; 150 K elements
@@ -70,6 +70,16 @@ def test_a_large_kernel_of_torch_is_read_by_rows(tmp_path, reads, dtype):
     np.testing.assert_array_equal(found, kernel().T.astype(dtype))
     assert sum(reads) == kernel().size
     assert max(reads) == 256 * SHAPE[1] < kernel().size
+
+
+@pytest.mark.parametrize("flip", [(0,), (1,), (0, 1)])
+def test_rows_in_another_order_are_not_read_one_by_one(tmp_path, flip):
+    source = safetensors_of(tmp_path, kernel())
+    target = {"layer": {"kernel": jax.ShapeDtypeStruct(SHAPE[::-1], jnp.float32)}}
+    rule = layout("layer/kernel", transpose=(1, 0), flip=flip)
+    tree, _ = merge(target, source, [rule])
+    found = np.asarray(tree["layer"]["kernel"])
+    np.testing.assert_array_equal(found, np.flip(kernel().T, flip))
 
 
 def test_heads_are_split_off_what_is_read_by_rows(tmp_path, reads):
