@@ -280,5 +280,13 @@ def test_gates_that_are_missing_or_do_not_fill_a_leaf_are_errors():
     pairs = [("k", "recurrent"), ("b", "bias")]
     with pytest.raises(RuleError, match="is not filled by 4 gates"):
         groups.lstm_gates(fused, pairs, key=KEY)
+    uneven = {"k": jnp.zeros((8, 32)), "b": jnp.zeros(28)}
+    with pytest.raises(RuleError, match=r"has 8 units a gate, and 'b' has 7"):
+        groups.lstm_gates(uneven, pairs, key=KEY)
+    params["cell"]["hi"]["bias"] = jnp.zeros(9)
+    with pytest.raises(RuleError, match="has 9 units a gate, and 'cell/hf/bias' has 8"):
+        groups.lstm_gates(params, GATED, key=KEY)
+    with pytest.raises(ValueError, match="out_axis must be one of the two axes"):
+        groups.lstm_gates(fused, pairs, key=KEY, out_axis=2)
     with pytest.raises(ValueError, match="order must be letters"):
         groups.lstm_gates(fused, pairs, key=KEY, order="abcd")
