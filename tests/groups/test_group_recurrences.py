@@ -54,6 +54,11 @@ def test_a_linear_recurrent_unit_normalizes_each_of_its_states(complex_leaves):
     for matrix, variance in ((b, 1 / 32), (c, 1 / 64)):
         assert_moments(np.asarray(matrix).real, mean=0.0, variance=variance)
         assert_moments(np.asarray(matrix).imag, mean=0.0, variance=variance)
+    # Near 1 the radius itself has lost the digits of its distance from 1.
+    slow, _ = groups.lru(params, same(params), key=KEY, r_min=0.99999, r_max=0.999999)
+    rate = np.exp(np.float64(slow["nu"]))
+    wanted = np.log(-np.expm1(-2 * rate)) / 2
+    np.testing.assert_allclose(slow["gamma"], wanted, rtol=1e-6)
     factors = {row["leaf"]: row["factor"] for row in report.records()}
     assert factors["C" if complex_leaves else "C_real"] == 1 / 8
 
