@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 
 import jax
 import numpy as np
 import torch
+from measuring import machine, spread
 
 from jaxinit import initializers
 
@@ -77,9 +77,7 @@ def measure(name, rounds):
     return {
         "jaxinit_s": statistics.median(ours),
         "torch_s": statistics.median(theirs),
-        "ratio": statistics.median(ratios),
-        "smallest": min(ratios),
-        "largest": max(ratios),
+        "ratio": spread(ratios),
     }
 
 
@@ -90,7 +88,7 @@ def main():
     options = parser.parse_args()
     names = [options.only] if options.only else list(ROWS)
     result = {
-        "machine": platform.processor() or platform.machine(),
+        "machine": machine(),
         "versions": {"jax": jax.__version__, "torch": torch.__version__},
         "ratio": "torch over jaxinit; above 1, jaxinit is faster",
         "rows": {name: measure(name, options.rounds) for name in names},

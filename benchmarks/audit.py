@@ -16,16 +16,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from measuring import in_new_process, machine, spread
 from networks import NETWORKS, built
 
 import jaxinit
@@ -88,23 +85,12 @@ def one(kind, name):
     return time.perf_counter() - wall, time.process_time() - processor
 
 
-def spread(values):
-    """The median with the smallest and largest value."""
-    return {
-        "median": statistics.median(values),
-        "smallest": min(values),
-        "largest": max(values),
-    }
-
-
 def timed(name, rounds):
     """Both kinds, in turn, each in a new process."""
     found = {"audit": [], "step": []}
     for _ in range(rounds):
         for kind, seconds in found.items():
-            command = [sys.executable, __file__, "--one", kind, name]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            seconds.append(json.loads(done.stdout))
+            seconds.append(in_new_process(__file__, "--one", kind, name))
     results = {}
     for place, clock in enumerate(("wall_seconds", "processor_seconds")):
         ours = [seconds[place] for seconds in found["audit"]]
@@ -129,10 +115,8 @@ def main():
         return
     results = {
         "claim": "P9: an audit, against compiling one training step",
-        "jax": jax.__version__,
+        "machine": machine(),
         "device": jax.devices()[0].device_kind,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
         "networks": {
             name: {"memory": check_and_memory(name), **timed(name, options.rounds)}
             for name in options.networks

@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
 import sys
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from measuring import machine, spread
 
 import jaxinit
 from jaxinit._signal._places import places
@@ -90,15 +88,6 @@ def seconds_of(call):
     return time.perf_counter() - start, result
 
 
-def spread(values):
-    """The median with the smallest and largest value."""
-    return {
-        "median": statistics.median(values),
-        "smallest": min(values),
-        "largest": max(values),
-    }
-
-
 def compared(name, depth, width, batch, rounds):
     """One activation."""
     activation, reference = ACTIVATIONS[name]
@@ -152,10 +141,8 @@ def main():
     sizes = options.depth, options.width, options.batch, options.rounds
     results = {
         "claim": "P10: calibrate in one pass, against layer-by-layer LSUV",
-        "jax": jax.__version__,
+        "machine": machine(),
         "device": jax.devices()[0].device_kind,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
         "depth": options.depth,
         "activations": {name: compared(name, *sizes) for name in ACTIVATIONS},
     }

@@ -33,11 +33,8 @@ class Row:
 
 
 def three(found: dict, factor: float = 1.0) -> tuple[float, float, float]:
-    """Median, smallest, largest of a spread, whatever the script calls them."""
-    low = found["min"] if "min" in found else found["smallest"]
-    high = found["max"] if "max" in found else found["largest"]
-    middle = found["median"] if "median" in found else found["ratio"]
-    return middle * factor, low * factor, high * factor
+    """Median, smallest, largest of a `measuring.spread`."""
+    return found["median"] * factor, found["min"] * factor, found["max"] * factor
 
 
 # ------------------------------------------------------------- what each script claims
@@ -92,7 +89,7 @@ def of_torch(found: dict) -> Iterator[Row]:
     targets = {"normal": 1, "uniform": 1, "truncated_normal": 5}
     for name, one in found["rows"].items():
         what = f"torch.nn.init over ours, {name}"
-        yield Row("P7", what, targets.get(name, 1), True, three(one))
+        yield Row("P7", what, targets.get(name, 1), True, three(one["ratio"]))
 
 
 def of_audit(found: dict) -> Iterator[Row]:

@@ -36,11 +36,8 @@ def _processor():
 def spread(values):
     """The median, and how far the measurements lie apart."""
     values = sorted(values)
-    return {
-        "median": round(statistics.median(values), 4),
-        "min": round(values[0], 4),
-        "max": round(values[-1], 4),
-    }
+    found = {"median": statistics.median(values), "min": values[0], "max": values[-1]}
+    return {name: float(f"{value:.6g}") for name, value in found.items()}
 
 
 def resident(line):

@@ -15,6 +15,7 @@ import pathlib
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
 
 import claims
 from measuring import machine
@@ -59,6 +60,12 @@ def rows() -> list[claims.Row]:
     return sorted(found, key=lambda row: int(row.claim[1:]))
 
 
+def table(header: Sequence[str], cells: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table."""
+    lines = [header, ["---"] * len(header), *cells]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
 def page(found: list[claims.Row], where: dict) -> str:
     lines = [
         "# Measured",
@@ -69,16 +76,15 @@ def page(found: list[claims.Row], where: dict) -> str:
         "",
         ", ".join(f"{name} {value}" for name, value in where.items()),
         "",
-        "| | measured | target | seen | reached |",
-        "| --- | --- | --- | --- | --- |",
     ]
+    cells = []
     for row in found:
         sign = "at least" if row.above else "at most"
         median, low, high = (f"{value:.3g}" for value in row.seen)
-        lines.append(
-            f"| {row.claim} | {row.what} | {sign} {row.target:g} {row.unit} "
-            f"| {median} ({low} to {high}) | {'yes' if row.met else '**no**'} |"
-        )
+        target = f"{sign} {row.target:g} {row.unit}"
+        seen, reached = f"{median} ({low} to {high})", "yes" if row.met else "**no**"
+        cells.append((row.claim, row.what, target, seen, reached))
+    lines += table(("claim", "measured", "target", "seen", "reached"), cells)
     for name in ("sharded", "scale", "peers"):
         path = KEPT / f"{name}.json"
         if path.exists():
@@ -87,59 +93,58 @@ def page(found: list[claims.Row], where: dict) -> str:
 
 
 def sharded_section(found: dict) -> list[str]:
-    lines = [
+    cells = [
+        (
+            work,
+            str(number),
+            str(one["seconds"]),
+            str(one["own_megabytes"]),
+            f"{100 * one['extra']:.0f} %",
+        )
+        for work, processes in found.items()
+        if isinstance(processes, list)
+        for number, one in enumerate(processes)
+    ]
+    return [
         "## On eight devices (P5)",
         "",
         "All bytes equal those of `jax.jit` without a mesh: checked before timing.",
         "",
-        "| work | process | seconds | own MB | extra memory |",
-        "| --- | --- | --- | --- | --- |",
+        *table(("work", "process", "seconds", "own MB", "extra memory"), cells),
     ]
-    for work, processes in found.items():
-        if isinstance(processes, list):
-            for number, one in enumerate(processes):
-                lines.append(
-                    f"| {work} | {number} | {one['seconds']} | {one['own_megabytes']} "
-                    f"| {100 * one['extra']:.0f} % |"
-                )
-    return lines
 
 
 def scale_section(found: dict) -> list[str]:
-    lines = [
-        "## Seven billion parameters, by their shapes",
-        "",
-        "| work | seconds | MB taken |",
-        "| --- | --- | --- |",
-    ]
+    cells = []
     for name, one in found["seven_billion"].items():
         seconds, size = one["seconds"]["median"], one["megabytes"]["median"]
-        lines.append(f"| {name} | {seconds:.3g} | {size:.0f} |")
-    lines += [
-        "",
-        "Growth: the slope of log seconds against log size; 1 is linear.",
-        "",
-        "| work | against | slope | seconds |",
-        "| --- | --- | --- | --- |",
-    ]
+        cells.append((name, f"{seconds:.3g}", f"{size:.0f}"))
+    growth = []
     for kind in ("depth", "leaves"):
         for name, one in found[f"growth_with_{kind}"].items():
             seconds = ", ".join(f"{s}: {v:.2g}" for s, v in one["seconds"].items())
-            lines.append(f"| {name} | {kind} | {one['exponent']} | {seconds} |")
-    return lines
+            growth.append((name, kind, str(one["exponent"]), seconds))
+    return [
+        "## Seven billion parameters, by their shapes",
+        "",
+        *table(("work", "seconds", "MB taken"), cells),
+        "",
+        "Growth: the slope of log seconds against log size; 1 is linear.",
+        "",
+        *table(("work", "against", "slope", "seconds"), growth),
+    ]
 
 
 def peers_section(found: dict) -> list[str]:
-    lines = [
-        "## Beside other libraries",
-        "",
-        "| peer | task | theirs over ours | note |",
-        "| --- | --- | --- | --- |",
-    ]
+    cells = []
     for one in found["peers"]:
         ratio = "" if one["ratio"] is None else f"{one['ratio']['median']:.3g} x"
-        lines.append(f"| {one['peer']} | {one['task']} | {ratio} | {one['note']} |")
-    return lines
+        cells.append((one["peer"], one["task"], ratio, one["note"]))
+    return [
+        "## Beside other libraries",
+        "",
+        *table(("peer", "task", "theirs over ours", "note"), cells),
+    ]
 
 
 SECTIONS = {

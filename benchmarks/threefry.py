@@ -15,15 +15,13 @@ import argparse
 import functools
 import hashlib
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 
 import jax
 import numpy as np
+from measuring import in_new_process, machine, spread
 
 from jaxinit import initializers
 from jaxinit._threefry import fast_key
@@ -49,15 +47,6 @@ def timed(call):
     wall, processor = time.perf_counter(), time.process_time()
     jax.block_until_ready(call())
     return time.perf_counter() - wall, time.process_time() - processor
-
-
-def spread(values):
-    """The median with the smallest and largest value."""
-    return {
-        "median": statistics.median(values),
-        "smallest": min(values),
-        "largest": max(values),
-    }
 
 
 def compared(samples):
@@ -140,9 +129,7 @@ def compilation(rounds):
     seen = {"jax": [], "fast": []}
     for _ in range(rounds):
         for kind in seen:
-            command = [sys.executable, __file__, "--compile-once", kind]
-            out = subprocess.run(command, check=True, capture_output=True, text=True)
-            seen[kind].append(json.loads(out.stdout))
+            seen[kind].append(in_new_process(__file__, "--compile-once", kind))
     assert len({one["digest"] for side in seen.values() for one in side}) == 1
     results = {"kernels": len(kernel_shapes())}
     for part in ("lower", "compile", "processor", "run"):
@@ -162,11 +149,8 @@ def main():
         print(json.dumps(compile_once(options.compile_once)))
         return
     report = {
+        "machine": machine(),
         "device": jax.devices()[0].device_kind,
-        "processor": platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "jax": jax.__version__,
-        "load": os.getloadavg()[0],
         "size": options.size,
         "throughput": throughput(options.size, options.rounds),
         "resnet_50_kernels": compilation(options.compile_rounds),

@@ -78,6 +78,10 @@ def lstm_gates(
             f"order must be letters, all different, 'i' and 'f' among them, got "
             f"{order!r}"
         )
+    if out_axis not in (-2, -1, 0, 1):
+        raise ValueError(
+            f"out_axis must be one of the two axes of a kernel, -2 to 1, got {out_axis}"
+        )
     if not math.isfinite(forget_bias):
         raise ValueError(f"forget_bias must be a finite number, got {forget_bias!r}")
     if max_steps is not None:
@@ -125,6 +129,7 @@ def _split(role: str) -> tuple[str, str]:
 
 
 def _check(group: Group, like: Mapping[str, Like], order: str, out_axis: int) -> None:
+    units: dict[str, int] = {}
     for role, kind in like.items():
         plain, gate = _split(role)
         axes = 1 if plain.endswith("bias") else 2
@@ -136,6 +141,14 @@ def _check(group: Group, like: Mapping[str, Like], order: str, out_axis: int) ->
         if not gate and size % len(order):
             group.refuse(
                 role, f"of shape {kind.shape} is not filled by {len(order)} gates"
+            )
+        units[role] = size if gate else size // len(order)
+        lead = next(iter(units))
+        if units[role] != units[lead]:
+            group.refuse(
+                role,
+                f"of shape {kind.shape} has {units[role]} units a gate, and "
+                f"{group.names[lead].full!r} has {units[lead]}",
             )
 
 

@@ -48,6 +48,15 @@ def test_weight_and_adapter_together_are_the_weight(start, alpha):
     assert np.abs(whole(new, scale) - old).max() < 1e-6 * np.abs(old).max()
 
 
+@pytest.mark.parametrize("start", ["pissa", "olora"])
+def test_what_rounds_in_narrow_adapters_stays_in_the_weight(start):
+    params = adapted()
+    narrow = {name: params[name].astype(jnp.bfloat16) for name in "ab"}
+    new, _ = groups.lora(params | narrow, LORA, start=start)
+    error = np.abs(whole(new) - np.float64(params["w"])).max()
+    assert error < 1e-6 * np.abs(params["w"]).max()
+
+
 def test_pissa_takes_the_principal_part():
     params = adapted()
     new, _ = groups.lora(params, LORA, start="pissa")

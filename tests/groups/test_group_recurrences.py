@@ -54,6 +54,11 @@ def test_a_linear_recurrent_unit_normalizes_each_of_its_states(complex_leaves):
     for matrix, variance in ((b, 1 / 32), (c, 1 / 64)):
         assert_moments(np.asarray(matrix).real, mean=0.0, variance=variance)
         assert_moments(np.asarray(matrix).imag, mean=0.0, variance=variance)
+    # Near 1 the radius itself has lost the digits of its distance from 1.
+    slow, _ = groups.lru(params, same(params), key=KEY, r_min=0.99999, r_max=0.999999)
+    rate = np.exp(np.float64(slow["nu"]))
+    wanted = np.log(-np.expm1(-2 * rate)) / 2
+    np.testing.assert_allclose(slow["gamma"], wanted, rtol=1e-6)
     factors = {row["leaf"]: row["factor"] for row in report.records()}
     assert factors["C" if complex_leaves else "C_real"] == 1 / 8
 
@@ -280,5 +285,13 @@ def test_gates_that_are_missing_or_do_not_fill_a_leaf_are_errors():
     pairs = [("k", "recurrent"), ("b", "bias")]
     with pytest.raises(RuleError, match="is not filled by 4 gates"):
         groups.lstm_gates(fused, pairs, key=KEY)
+    uneven = {"k": jnp.zeros((8, 32)), "b": jnp.zeros(28)}
+    with pytest.raises(RuleError, match=r"has 8 units a gate, and 'b' has 7"):
+        groups.lstm_gates(uneven, pairs, key=KEY)
+    params["cell"]["hi"]["bias"] = jnp.zeros(9)
+    with pytest.raises(RuleError, match="has 9 units a gate, and 'cell/hf/bias' has 8"):
+        groups.lstm_gates(params, GATED, key=KEY)
+    with pytest.raises(ValueError, match="out_axis must be one of the two axes"):
+        groups.lstm_gates(fused, pairs, key=KEY, out_axis=2)
     with pytest.raises(ValueError, match="order must be letters"):
         groups.lstm_gates(fused, pairs, key=KEY, order="abcd")
