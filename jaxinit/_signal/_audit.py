@@ -22,6 +22,7 @@ from jaxinit._signal._program import Signal, trace_signal
 from jaxinit._signal._readings import Reading, readings
 from jaxinit._signal._symptoms import of_signal
 from jaxinit._signal._uses import uses_of
+from jaxinit._tables import amount
 
 COLUMNS = ("leaf", "fans", "gain", "out", "cos", "grad", "flat", "mean", "note")
 
@@ -166,7 +167,7 @@ def _report(
     batch = "" if meter.examples is None else f", batch of {meter.examples}"
     table: Any = [_row(reading, codes) for reading in rows if reading.leaf in chosen]
     return AuditReport(
-        f"audit: {_counted(total)} parameters in {len(signal.names)} "
+        f"audit: {amount(total, '')} parameters in {len(signal.names)} "
         f"{'leaf' if len(signal.names) == 1 else 'leaves'}, {weights} "
         f"in products{batch}",
         columns=COLUMNS,
@@ -227,10 +228,3 @@ def _plain(fan: float | None) -> str:
 
 def _rounded(cell: Any) -> Any:
     return f"{cell:.2g}" if isinstance(cell, float) else cell
-
-
-def _counted(total: int) -> str:
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if total >= size:
-            return f"{total / size:.3g} {unit}"
-    return str(total)

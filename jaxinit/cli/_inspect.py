@@ -8,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from jaxinit._tables import amount
 from jaxinit.cli._files import opened
 from jaxinit.cli._leaves import measured, nonfinite, readable
 from jaxinit.cli._options import File, Format, Json, Only, Separator, Traceback
-from jaxinit.cli._outcome import Outcome, amount, counted
+from jaxinit.cli._outcome import Outcome, counted
 
 _MOST_METADATA = 8
 _PROVENANCE = "jaxinit.provenance"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from jaxinit.cli._outcome import amount
+from jaxinit._tables import amount
 
 _CHUNK = 1 << 20
 

@@ -11,9 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
+from jaxinit._tables import amount
 from jaxinit.cli import _options as options
 from jaxinit.cli._leaves import measured, nonfinite, readable
-from jaxinit.cli._outcome import Failure, Outcome, amount, console, counted
+from jaxinit.cli._outcome import Failure, Outcome, console, counted
 
 
 def materialize(

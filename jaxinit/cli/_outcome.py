@@ -86,18 +86,6 @@ def _drawn(outcome: Outcome) -> str:
     return "\n".join(line.rstrip() for line in text.split("\n"))
 
 
-def amount(nbytes: float, unit: str = "B") -> str:
-    """A number of bytes, or of anything, in three digits.
-
-    >>> amount(18_612_000), amount(512), amount(4_652_008, ""), amount(999_999)
-    ('18.6 MB', '512 B', '4.65 M', '1 MB')
-    """
-    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if nbytes >= 0.9995 * size:  # what is 1000 in three digits has the next prefix
-            return f"{nbytes / size:.3g} {prefix}{unit}"
-    return f"{nbytes:g} {unit}".strip()
-
-
 def counted(number: int, what: str) -> str:
     """ "1 leaf", "2 leaves"."""
     plural = f"{what[:-1]}ves" if what.endswith("f") else f"{what}s"

@@ -11,9 +11,10 @@ import sys
 import pytest
 from command import in_a_process, jaxinit
 
+from jaxinit._tables import amount
 from jaxinit.cli import VERBS
 from jaxinit.cli._options import _factories
-from jaxinit.cli._outcome import Outcome, amount, show, write
+from jaxinit.cli._outcome import Outcome, show, write
 
 NAMES = [function.__name__ for function in VERBS]
 
