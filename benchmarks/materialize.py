@@ -12,12 +12,14 @@ Before each measurement another process touches memory and gives it back, for ev
 way alike; see `measuring.touch_memory`.
 
 Also: how the time to compile grows with depth, and the memory that materialize takes
-above the parameters.
+above the parameters. Kernels compile while the rest is planned, so that the clock also
+shows what the two take from each other; "alone" lets the one wait for the other.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import hashlib
 import importlib
 import json
@@ -38,6 +40,7 @@ WAYS = (
     "torch",
     "torch, same distributions",
 )
+ALONE = "materialize, compiling alone"
 
 
 # ----------------------------------------------------------------- inside a new process
@@ -64,9 +67,12 @@ def one(way, kind, network, sizes):
     init, inputs = networks.NETWORKS[network](**sizes)
     key = jax.block_until_ready(jax.random.key(0))
     jax.block_until_ready(inputs)
-    call = {"materialize": materialize, "eager": lambda f: f}.get(way, jax.jit)(init)
+    calls = {"materialize": materialize, ALONE: materialize, "eager": lambda f: f}
+    call = calls.get(way, jax.jit)(init)
     if way == "lazy_init":
         call, inputs = init.__self__.lazy_init, jax.eval_shape(lambda: inputs)
+    if way == ALONE:
+        concurrent.futures.ThreadPoolExecutor = InTurn
     compiling.clear()
     touch_memory()
     before = resident("VmRSS")
@@ -90,6 +96,26 @@ def one(way, kind, network, sizes):
         "extra": peak - before,
         "digest": digest.hexdigest(),
     }
+
+
+class InTurn:
+    """An executor that does what it is given at once, while the caller waits.
+
+    Memory is touched again before: tracing a deep network takes as long as a machine
+    needs to take it back.
+    """
+
+    def __init__(self, workers):
+        pass
+
+    def submit(self, function, *arguments):
+        touch_memory(1 << 28)
+        done = concurrent.futures.Future()
+        done.set_result(function(*arguments))
+        return done
+
+    def shutdown(self, cancel_futures):
+        pass
 
 
 def of_torch(way, network, sizes):
@@ -151,12 +177,17 @@ def compared(kind, network, rounds, ways):
 def growth(rounds, depths=(12, 24, 48, 96)):
     """Seconds that XLA compiles for, by depth, at a fixed width."""
     result = {}
-    for way in ("materialize", "jit"):
-        result[way] = {}
-        for depth in depths if way == "materialize" else depths[:2]:
+    seen = {
+        (way, depth): []
+        for way in ("materialize", ALONE, "jit")
+        for depth in (depths[:2] if way == "jit" else depths)
+    }
+    for _ in range(rounds):
+        for (way, depth), runs in seen.items():
             sizes = {"depth": depth, "width": 128, "words": 1000}
-            runs = [run(way, "linen", "gpt2", **sizes) for _ in range(rounds)]
-            result[way][depth] = spread(one["compile"] for one in runs)
+            runs.append(run(way, "linen", "gpt2", **sizes)["compile"])
+    for (way, depth), runs in seen.items():
+        result.setdefault(way, {})[depth] = spread(runs)
     return result
 
 

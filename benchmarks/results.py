@@ -25,15 +25,16 @@ KEPT = HERE / "results"
 
 
 SCRIPTS = {
-    "materialize": (claims.of_materialize, ["--rounds", "5"]),
+    "materialize": (claims.of_materialize, ["--rounds", "3"]),
     "threefry": (claims.of_threefry, []),
     "against_torch": (claims.of_torch, []),
     "audit": (claims.of_audit, ["--rounds", "3"]),
     "calibrate": (claims.of_calibrate, []),
-    "read_checkpoint": (claims.of_reading, ["--rounds", "5"]),
+    "read_checkpoint": (claims.of_reading, ["--rounds", "3"]),
     "sharded": (None, []),
     "scale": (None, []),
     "peers": (None, []),
+    "parts": (None, []),
 }
 QUICK = {
     "materialize": ["--rounds", "1"],
@@ -44,6 +45,7 @@ QUICK = {
     "read_checkpoint": ["--rounds", "1", "--megabytes", "64"],
     "sharded": ["--depth", "2", "--width", "512"],
     "scale": ["--rounds", "1"],
+    "parts": ["--rounds", "1"],
 }
 
 
@@ -85,11 +87,30 @@ def page(found: list[claims.Row], where: dict) -> str:
         seen, reached = f"{median} ({low} to {high})", "yes" if row.met else "**no**"
         cells.append((row.claim, row.what, target, seen, reached))
     lines += table(("claim", "measured", "target", "seen", "reached"), cells)
-    for name in ("sharded", "scale", "peers"):
+    for name in SECTIONS:
         path = KEPT / f"{name}.json"
         if path.exists():
             lines += ["", *SECTIONS[name](json.loads(path.read_text()))]
     return "\n".join(lines) + "\n"
+
+
+def first_section(found: dict) -> list[str]:
+    networks = [name for name in found if " " in name]
+    ways = dict.fromkeys(way for name in networks for way in found[name])
+    cells = []
+    for way in ways:
+        timed = [found[name].get(way, {}) for name in networks]
+        if any(isinstance(one, dict) and "seconds" in one for one in timed):
+            medians = [one["seconds"]["median"] if one else None for one in timed]
+            cells.append((way, *("" if m is None else f"{m:.2f}" for m in medians)))
+    return [
+        "## Seconds to the first parameters",
+        "",
+        "New processes, imports done. `cache` is JAX's persistent compilation cache:",
+        "`filled` is what a second process finds; nothing of it is needed here.",
+        "",
+        *table(("way", *networks), cells),
+    ]
 
 
 def sharded_section(found: dict) -> list[str]:
@@ -147,10 +168,51 @@ def peers_section(found: dict) -> list[str]:
     ]
 
 
+def parts_section(found: dict) -> list[str]:
+    cells = []
+    for network, calls in found["materialize"].items():
+        for call, one in calls.items():
+            cells.append((f"materialize, {network}, {call} call", *_shares(one)))
+    for network, works in found["audit"].items():
+        cells += [(f"{work}, {network}", *_shares(one)) for work, one in works.items()]
+    draws = []
+    for name, one in found["draws"].items():
+        told = (
+            f"{one[which]['programs']:.0f} programs, {one[which]['llvm']:.2f} s"
+            for which in ("draws", "everything else")
+        )
+        draws.append((name, f"{one['compile']:.2f}", *told))
+    return [
+        "## Where the time goes",
+        "",
+        "Medians, in seconds. A second call has its kernels compiled and its memory at",
+        "hand. A step is one of training, compiled.",
+        "",
+        *table(("profile", "seconds", "of which"), cells),
+        "",
+        "Compiling the draws of 52 kernels: seconds in all, and of processor time in",
+        "LLVM. XLA compiles equal draws once; the loops in which `jax.random.fold_in`",
+        "derives a key, once for each, whoever draws.",
+        "",
+        *table(("draws, keys", "seconds", "draws", "everything else"), draws),
+    ]
+
+
+def _shares(parts: dict) -> tuple[str, str]:
+    """The whole, and its parts in order of size, without those below a hundredth."""
+    total = parts["total"]
+    inside = {name: value for name, value in parts.items() if name != "total"}
+    order = sorted(inside, key=lambda name: -inside[name])
+    told = [f"{n} {inside[n]:.2g}" for n in order if inside[n] > 0.01 * total]
+    return f"{total:.2f}", ", ".join(told)
+
+
 SECTIONS = {
+    "materialize": first_section,
     "sharded": sharded_section,
     "scale": scale_section,
     "peers": peers_section,
+    "parts": parts_section,
 }
 
 

@@ -12,6 +12,7 @@ peak of a process's memory above its own shards, as a part of them.
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import json
 import os
 import socket
@@ -159,8 +160,10 @@ def started(work, options, *more):
 
 def finished(processes):
     results = []
-    for process in processes:
-        out, err = process.communicate()
+    # All are read at once: one that waits to be read keeps the others from ending.
+    with concurrent.futures.ThreadPoolExecutor(len(processes)) as readers:
+        told = list(readers.map(lambda process: process.communicate(), processes))
+    for process, (out, err) in zip(processes, told, strict=True):
         if process.returncode:
             raise RuntimeError(err[-3000:])
         results.append(json.loads(out.splitlines()[-1]))

@@ -28,6 +28,9 @@ def verb(function: Callable[..., Outcome]) -> Callable[..., None]:
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 outcome = function(**options)
+        except SystemExit as stop:
+            complain(f"the model's own code ended with exit code {stop.code}")
+            raise typer.Exit(2) from stop
         except Exception as error:
             if options.get("traceback"):
                 tracebacks.print_exc()

@@ -141,6 +141,8 @@ def _checked_rank(group: Group, like: Mapping[str, Like], start: str) -> int:
             "(inputs, rank) and B (rank, outputs)",
         )
     rank = first[1]
+    if not rank:
+        group.refuse("A", f"has shape {first}: an adapter of rank 0 has no start")
     if start in ("pissa", "olora"):
         group.need("weight")
     if "weight" in like and not _splits(like["weight"].shape, first[0], second[1]):

@@ -89,7 +89,7 @@ def tied_embedding(
     for group in groups:
         like = likes(group, stacked_axis)
         shape = like["embedding"].shape
-        if len(shape) != 2:
+        if len(shape) != 2 or not shape[1]:
             group.refuse("embedding", f"has shape {shape}, which is not (words, d)")
         if "norm" in like and like["norm"].shape != shape[1:]:
             group.refuse(

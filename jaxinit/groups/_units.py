@@ -187,8 +187,9 @@ def _chosen(
     if way == "norm" and wanted < found:
         total = np.zeros(found)
         for name, axis in members.items():
-            old = np.asarray(jax.device_get(olds[name]), np.float64)
+            old = np.asarray(jax.device_get(olds[name]))
+            size = np.abs(old if np.iscomplexobj(old) else old.astype(np.float64))
             rest = tuple(n for n in range(old.ndim) if n != axis)
-            total += np.square(old).sum(rest)
+            total += np.square(size, dtype=np.float64).sum(rest)
         return np.sort(np.argsort(-total, kind="stable")[:wanted]).tolist()
     return None

@@ -254,17 +254,21 @@ def _row(
     values = np.array([one[leaf][step - 1] for one in measured])
     change, size = values[:, 0], values[:, 1]
     slope = 0.0
-    if np.all(change > 0) and np.all(np.isfinite(change)):
-        slope = float(np.polyfit(np.log(widths), np.log(change), 1)[0])
-    elif not np.all(np.isfinite(change)):
+    if not np.all(np.isfinite(change)):
         slope = np.inf
+    elif np.all(change > 0):
+        slope = float(np.polyfit(np.log(widths), np.log(change), 1)[0])
+    elif np.any(change > 0):  # no line goes through a change of zero
+        slope = np.inf if change[-1] > 0 else -np.inf
     verdict = "flat"
     if slope > threshold:
         verdict = "growing"
     elif slope < _VANISHING:
         verdict = "vanishing"
-    role = roles[leaf.rstrip("'")]
-    return leaf, role, step, tuple(change), tuple(size), slope, verdict
+    first = leaf  # of a weight that is used again, the name without what marks that
+    while first not in roles:
+        first = first[:-1]
+    return leaf, roles[first], step, tuple(change), tuple(size), slope, verdict
 
 
 def _findings(rows: Sequence[tuple[Any, ...]], steps: int) -> list[Finding]:

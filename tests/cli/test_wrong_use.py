@@ -28,6 +28,7 @@ MODELS = [
         "No module named 'nowhere'\n  needs.py, line 1, in <module>\n    import",
     ),
     ("stops:f", "stops ended with exit code 4 while imported"),
+    ("leaves:f", "the model's own code ended with exit code 5"),
     (
         "net.py:fails",
         "ZeroDivisionError: no width left\n  net.py, line 60, in fails\n"
@@ -41,6 +42,7 @@ def test_a_wrong_model(label, message, folder):
     (folder / "syntax.py").write_text("y = 1\nx = = 1\n")
     (folder / "needs.py").write_text("import nowhere\n")
     (folder / "stops.py").write_text("raise SystemExit(4)\n")
+    (folder / "leaves.py").write_text("def f(): raise SystemExit(5)\n")
     line = next(
         i
         for i, text in enumerate((folder / "net.py").read_text().splitlines(), 1)

@@ -250,6 +250,9 @@ def test_a_table_that_cannot_serve_both_is_a_finding():
     assert named_leaves(new)
     with pytest.raises(ValueError, match="logits must be a positive number, got 0"):
         groups.tied_embedding(params, [("table", "embedding")], key=KEY, logits=0)
+    empty = {"table": jnp.zeros((5, 0))}
+    with pytest.raises(RuleError, match=r"is not \(words, d\)"):
+        groups.tied_embedding(empty, [("table", "embedding")], key=KEY)
     with pytest.raises(RuleError, match="which is not"):
         groups.tied_embedding(
             {"table": jnp.zeros((4, 2)), "g": jnp.ones(3)},
