@@ -109,7 +109,8 @@ class InTurn:
         pass
 
     def submit(self, function, *arguments):
-        touch_memory(1 << 28)
+        if hasattr(function, "cache_info"):  # what compiles a kernel, and keeps it
+            touch_memory(1 << 28)
         done = concurrent.futures.Future()
         done.set_result(function(*arguments))
         return done
