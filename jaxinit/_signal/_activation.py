@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import heapq
 from collections.abc import Callable
 from typing import Any
 
@@ -98,16 +99,20 @@ def _region(frame: Frame, start: Any) -> tuple[list[int], list[Any]]:
     readers = frame.readers.get(start, [])
     call = _call(frame, readers, start)
     inside, region = {start}, []
-    first = readers[0] if readers else len(frame.eqns)
-    for number in range(first, len(frame.eqns)):
+    ahead, seen = list(readers), set(readers)
+    heapq.heapify(ahead)
+    while ahead:
+        number = heapq.heappop(ahead)
         eqn = frame.eqns[number]
         if call is not None and call not in frame.calls[number]:
-            if number > max(readers):
-                break
             continue
-        if frame.live[number] and _belongs(frame, eqn, inside, start):
+        if _belongs(frame, eqn, inside, start):
             inside.update(eqn.outvars)
             region.append(number)
+            more = {n for v in eqn.outvars for n in frame.readers.get(v, [])} - seen
+            seen |= more
+            for other in more:
+                heapq.heappush(ahead, other)
     return _without_dropout(frame, region, _ends(frame, start, region))
 
 
