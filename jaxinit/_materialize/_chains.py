@@ -28,7 +28,7 @@ _HOISTING = frozenset(("mul", "div", "add", "sub"))
 # XLA computes these by other instructions where the last axis is shorter than this: it
 # unrolls such loops, and packs them into vectors of other widths.
 _SHORTEST = {
-    "erf_inv": 8,
+    "erf_inv": 9,
     **dict.fromkeys(
         """
         cosh erf erfc exp exp2 expm1 log logistic pow sinh tanh

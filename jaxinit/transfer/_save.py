@@ -84,9 +84,9 @@ def save(
 def _replacing(target: pathlib.Path) -> Generator[Any]:
     """A file to write to, which takes the place of `target` if all goes well."""
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
-    try:
-        with open(descriptor, "wb") as file:
+    try:  # opened inside: an interruption can come as soon as the file is there
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+        with open(os.open(temporary, flags, 0o666), "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

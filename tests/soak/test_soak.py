@@ -1,6 +1,7 @@
 """Long runs: nothing grows; what is interrupted, or done twice at once, stays whole."""
 
 import concurrent.futures
+import functools
 import json
 import pathlib
 import signal
@@ -137,6 +138,17 @@ def interrupt():
     signal.signal(signal.SIGALRM, before)
 
 
+def was_interrupted(work, interrupt, seconds):
+    """Whether the alarm rang before the work was done, or just then."""
+    try:
+        interrupt(seconds)
+        work()
+        interrupt(0)
+    except Interrupted:
+        return True
+    return False
+
+
 @pytest.mark.long
 def test_an_interrupted_materialize_can_be_called_again(interrupt):
     expected = jax.jit(init)(jax.random.key(0))
@@ -144,13 +156,11 @@ def test_an_interrupted_materialize_can_be_called_again(interrupt):
     cut = 0
     for _ in range(60):
         jax.clear_caches()
-        interrupt(random.uniform(0.001, 0.4))
-        try:
-            jaxinit.materialize(init)(jax.random.key(0))
-        except Interrupted:
-            cut += 1
-        finally:
-            interrupt(0)
+        cut += was_interrupted(
+            lambda: jaxinit.materialize(init)(jax.random.key(0)),
+            interrupt,
+            random.uniform(0.001, 0.4),
+        )
         assert_trees_identical(jaxinit.materialize(init)(jax.random.key(0)), expected)
     assert cut > 10
 
@@ -163,13 +173,8 @@ def test_an_interrupted_save_leaves_the_old_file_or_the_new_one(interrupt, tmp_p
     random = np.random.default_rng(0)
     cut = 0
     for number in range(200):
-        interrupt(random.uniform(0.0001, 0.03))
-        try:
-            tr.save(path, trees[number % 2])
-        except Interrupted:
-            cut += 1
-        finally:
-            interrupt(0)
+        work = functools.partial(tr.save, path, trees[number % 2])
+        cut += was_interrupted(work, interrupt, random.uniform(0.0001, 0.03))
         (leaf,) = tr.open_checkpoint(path).values()
         assert len(np.unique(leaf.read())) == 1
         assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
