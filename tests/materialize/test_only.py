@@ -16,7 +16,7 @@ KEY, X = jax.random.key(0), jnp.ones((1, 4))
 class Model(nn.Module):
     @nn.compact
     def __call__(self, x):
-        x = nn.Dense(8, name="body")(x)
+        x = nn.Dense(12, name="body")(x)
         x = nn.BatchNorm(use_running_average=False, name="norm")(x)
         return nn.Dense(2, name="head", kernel_init=nn.initializers.orthogonal())(x)
 
@@ -31,7 +31,7 @@ def test_only_the_named_leaves_are_made():
         made = got["params"]["head"][name]
         assert content(made) == content(WANTED["params"]["head"][name])
     body = got["params"]["body"]["kernel"]
-    assert body == jax.ShapeDtypeStruct((4, 8), jnp.float32)
+    assert body == jax.ShapeDtypeStruct((4, 12), jnp.float32)
 
 
 def test_patterns_may_be_several_and_speak_of_collections():
