@@ -104,16 +104,10 @@ def program(seed):
     return init
 
 
-@pytest.mark.parametrize("start", range(0, 200, 20))
+@pytest.mark.parametrize("start", range(0, 200, 10))
 def test_random_programs(start):
     for seed in range(start, start + 10):
         assert_as_jit(program(seed), KEY)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("start", range(10, 200, 20))
-def test_as_many_random_programs_again(start):
-    test_random_programs(start)
 
 
 @pytest.mark.long
