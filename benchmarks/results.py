@@ -72,8 +72,8 @@ def page(found: list[claims.Row], where: dict) -> str:
     lines = [
         "# Measured",
         "",
-        "Made by the scripts that `make bench` runs, not all at one time; each JSON says",
-        "when. Every ratio compares two ways of one task in one run on one machine, in",
+        "Made by the scripts that `make bench` runs, not all at one time; each JSON",
+        "says when. Every ratio compares two ways of one task in one run on one machine, in",
         "turn; processes are new where a first call is the claim. Growth of compile",
         "time was measured in a run of its own. Median (smallest to largest). What is",
         "missed says so.",
