@@ -64,14 +64,12 @@ def of_materialize(found: dict) -> Iterator[Row]:
             yield Row(
                 "P4", f"memory above the parameters, {label}", 10, False, extra, "%"
             )
-    ways = {"alone": "materialize, compiling alone", "beside planning": "materialize"}
-    for how, way in ways.items():
-        depths = found["compile_seconds_by_depth"][way]
-        least, most = depths[min(depths, key=int)], depths[max(depths, key=int)]
-        growth = most["median"] / least["median"]
-        ends = most["min"] / least["max"], most["max"] / least["min"]
-        what = f"compile seconds, depth 96 over depth 12, {how}"
-        yield Row("P3", what, 1.1, False, (growth, *ends))
+    depths = found["compile_seconds_by_depth"]["materialize"]
+    least, most = depths[min(depths, key=int)], depths[max(depths, key=int)]
+    growth = most["median"] / least["median"]
+    ends = most["min"] / least["max"], most["max"] / least["min"]
+    what = "compile seconds, depth 96 over depth 12"
+    yield Row("P3", what, 1.1, False, (growth, *ends))
 
 
 PARTS = {

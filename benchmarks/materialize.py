@@ -11,15 +11,13 @@ The persistent compilation cache of JAX is shown empty and filled.
 Before each measurement another process touches memory and gives it back, for every
 way alike; see `measuring.touch_memory`.
 
-Also: how the time to compile grows with depth, and the memory that materialize takes
-above the parameters. Kernels compile while the rest is planned, so that the clock also
-shows what the two take from each other; "alone" lets the one wait for the other.
+Also: how the time to compile grows with depth (by the clock, while the rest of the
+network is planned), and the memory that materialize takes above the parameters.
 """
 
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import hashlib
 import importlib
 import json
@@ -40,7 +38,6 @@ WAYS = (
     "torch",
     "torch, same distributions",
 )
-ALONE = "materialize, compiling alone"
 
 
 # ----------------------------------------------------------------- inside a new process
@@ -67,12 +64,10 @@ def one(way, kind, network, sizes):
     init, inputs = networks.NETWORKS[network](**sizes)
     key = jax.block_until_ready(jax.random.key(0))
     jax.block_until_ready(inputs)
-    calls = {"materialize": materialize, ALONE: materialize, "eager": lambda f: f}
+    calls = {"materialize": materialize, "eager": lambda f: f}
     call = calls.get(way, jax.jit)(init)
     if way == "lazy_init":
         call, inputs = init.__self__.lazy_init, jax.eval_shape(lambda: inputs)
-    if way == ALONE:
-        concurrent.futures.ThreadPoolExecutor = InTurn
     compiling.clear()
     touch_memory()
     before = resident("VmRSS")
@@ -96,27 +91,6 @@ def one(way, kind, network, sizes):
         "extra": peak - before,
         "digest": digest.hexdigest(),
     }
-
-
-class InTurn:
-    """An executor that does what it is given at once, while the caller waits.
-
-    Memory is touched again before: tracing a deep network takes as long as a machine
-    needs to take it back.
-    """
-
-    def __init__(self, workers):
-        pass
-
-    def submit(self, function, *arguments):
-        if hasattr(function, "cache_info"):  # what compiles a kernel, and keeps it
-            touch_memory(1 << 28)
-        done = concurrent.futures.Future()
-        done.set_result(function(*arguments))
-        return done
-
-    def shutdown(self, cancel_futures):
-        pass
 
 
 def of_torch(way, network, sizes):
@@ -180,7 +154,7 @@ def growth(rounds, depths=(12, 24, 48, 96)):
     result = {}
     seen = {
         (way, depth): []
-        for way in ("materialize", ALONE, "jit")
+        for way in ("materialize", "jit")
         for depth in (depths[:2] if way == "jit" else depths)
     }
     for _ in range(rounds):

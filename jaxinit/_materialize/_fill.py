@@ -23,8 +23,8 @@ from jaxinit._materialize._steps import Chain
 
 ROWS = 256  # of a launch: 2^20 elements, 4 MB of float32
 IN_FLIGHT = 2
-COMPILERS = 2
 _PAGE = 4096
+_WORTH_BACKING = 2**20  # bytes of a buffer; a task for fewer costs more than it spares
 _PLAIN = 2**62  # a width that no stretch reaches: consecutive elements
 
 
@@ -64,22 +64,23 @@ class Filler:
     """Fills buffers, those of one chain together, by one kernel.
 
     A kernel compiles as soon as the first order for it comes in, while the caller still
-    plans; meanwhile the system is made to back the buffers with memory, which for
-    large models costs as much as computing what goes there.
+    plans, and one at a time: two would take the caller's core. Meanwhile the system is
+    made to back the buffers with memory, which for large models costs as much as
+    computing what goes there.
     """
 
     def __init__(self, done: Callable[[int], None] = lambda count: None):
         self._done = done
         self._groups: dict[Any, _Group] = {}
-        self._compilers = concurrent.futures.ThreadPoolExecutor(COMPILERS)
-        self._backers = concurrent.futures.ThreadPoolExecutor(1)
+        self._compiler = concurrent.futures.ThreadPoolExecutor(1)
+        self._backer = concurrent.futures.ThreadPoolExecutor(1)
 
     def __enter__(self) -> Filler:
         return self
 
     def __exit__(self, *_: Any):
-        self._compilers.shutdown(cancel_futures=True)
-        self._backers.shutdown(cancel_futures=True)
+        self._compiler.shutdown(cancel_futures=True)
+        self._backer.shutdown(cancel_futures=True)
 
     def add(self, order: Order):
         """Take an order; its buffer must not be touched until `run` is over."""
@@ -89,14 +90,21 @@ class Filler:
         name = order.chain.steps, order.buffer.dtype, strided
         group = self._groups.get(name)
         if group is None:
-            compiling = self._compilers.submit(compiler(order.chain, strided, ROWS))
-            group = self._groups[name] = _Group(strided, compiling)
+            compile_kernel = compiler(order.chain, strided, ROWS)
+            compiling = self._compiler.submit(compile_kernel)
+            group = self._groups[name] = _Group(strided, compile_kernel, compiling)
+        if order.buffer.nbytes >= _WORTH_BACKING:
+            number = len(group.orders)
+            group.backed[number] = self._backer.submit(_back, order.buffer)
         group.orders.append(order)
-        group.backed.append(self._backers.submit(_back, order.buffer))
 
     def run(self):
         """Fill every buffer."""
-        for group in self._groups.values():
+        groups = list(self._groups.values())
+        for group in reversed(groups):
+            if group.compiling.cancel():  # not begun: the caller is free to do it now
+                group.compile_kernel()
+        for group in groups:
             _launch(group, self._done)
 
 
@@ -105,9 +113,12 @@ class _Group:
     """The orders of one kernel."""
 
     strided: bool
+    compile_kernel: Callable[[], Callable[..., jax.Array]]  # or find it compiled
     compiling: concurrent.futures.Future
     orders: list[Order] = dataclasses.field(default_factory=list)
-    backed: list[concurrent.futures.Future] = dataclasses.field(default_factory=list)
+    backed: dict[int, concurrent.futures.Future] = dataclasses.field(
+        default_factory=dict
+    )
 
 
 def _back(buffer: np.ndarray):
@@ -118,7 +129,8 @@ def _back(buffer: np.ndarray):
 def _launch(group: _Group, done: Callable[[int], None]):
     rows = _Rows.of(group.orders)
     table = rows.table(group.orders, group.strided)
-    kernel = group.compiling.result()
+    concurrent.futures.wait([group.compiling])
+    kernel = group.compile_kernel()
     # Results are written over results that were copied already, so that no more than
     # these few take memory, and none of it is new.
     free = [scratch(group.orders[0].chain, ROWS) for _ in range(IN_FLIGHT)]
@@ -239,8 +251,9 @@ class _Rows:
         for low, high in itertools.pairwise(edges):
             count = (high - low - 1) * ROW + int(self.count[start + high - 1])
             target = int(self.target[start + low])
-            order = self.order[start + low]
-            group.backed[order].result()
+            order = int(self.order[start + low])
+            if order in group.backed:
+                group.backed[order].result()
             buffer = group.orders[order].buffer.view(result.dtype)
             buffer[target : target + count] = result[low:high].reshape(-1)[:count]
         return int(self.count[start:stop].sum())

@@ -13,7 +13,7 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from jaxinit._materialize._fill import Filler, Order, Stretch, aligned
-from jaxinit._materialize._plan import Compiled, Full, Making, Program
+from jaxinit._materialize._plan import Compiled, Full, Given, Making, Program
 from jaxinit._materialize._steps import Chain
 
 
@@ -35,6 +35,7 @@ def make_leaves(
     leaves: list[Any] = list(avals)
     finish: dict[int, Callable[[], Any]] = {}
     whole: dict[int, np.ndarray] = {}
+    known: dict[int, Full | Given] = {}
     programs: dict[int, dict[int, Compiled]] = {}
     with Filler(report) as filler:
         for index, making in makings:
@@ -45,14 +46,20 @@ def make_leaves(
                 orders, finish[index] = _ordered(making, aval, sharding)
                 for order in orders:
                     filler.add(order)
-            elif isinstance(making, Full) and sharding is None:
+            else:
+                known[index] = making
+        # Not before: writing an array lends Python's lock for a moment. That is too
+        # short for the thread that compiles, which then begins to wait for it anew.
+        for index, making in known.items():
+            aval, sharding = avals[index], shardings[index]
+            if isinstance(making, Full) and sharding is None:
                 whole[index] = np.full(aval.shape, making.value, aval.dtype)
-            elif isinstance(making, Full):
+                continue
+            if isinstance(making, Full):
                 leaves[index] = _full(making.value, aval, sharding)
-                report(aval.size)
             else:
                 leaves[index] = _placed(jnp.asarray(making.value), sharding)
-                report(aval.size)
+            report(aval.size)
         for members in programs.values():
             for index, leaf in _run(members, shardings):
                 leaves[index] = leaf

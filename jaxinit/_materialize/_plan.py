@@ -114,7 +114,8 @@ def plan(
     host, host_of_whole = Host(flat, known), Host(whole, known)
     rest: list[_Rest] = []
     outputs = [index for index, want in enumerate(wanted) if want]
-    for position, index in enumerate(outputs):
+    for position in _one_of_each_type_first(flat.jaxpr.outvars):
+        index = outputs[position]
         var, own = flat.jaxpr.outvars[position], whole.jaxpr.outvars[position]
         try:
             making = _given(host, var) or chain_of(host, var)
@@ -125,8 +126,22 @@ def plan(
             rest.append(_Rest(index, own, "accelerators run whole programs", True))
         else:
             yield index, making
+    rest.sort(key=lambda leaf: leaf.index)
     together = len(wanted) > 1
     yield from _compiled(whole, host_of_whole, known, rest, together)
+
+
+def _one_of_each_type_first(outvars: Sequence[Any]) -> list[int]:
+    """Positions of outputs: leaves that are made in another way are mostly of another
+    shape, so that each way is known, and its kernel compiles, before most are planned.
+    """
+    seen: set[Any] = set()
+    first, later = [], []
+    for position, var in enumerate(outvars):
+        aval = var.aval
+        (later if aval in seen else first).append(position)
+        seen.add(aval)
+    return first + later
 
 
 def _given(host: Host, var: Any) -> Given | Full | None:

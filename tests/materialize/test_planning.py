@@ -1,12 +1,15 @@
 """What planning costs grows as the number of leaves does, and not faster."""
 
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from jaxinit import materialize
+from jaxinit._materialize import _fill, _leaves
+from jaxinit._materialize._steps import Chain
 
 KEY = jax.random.key(0)
 
@@ -58,3 +61,77 @@ def test_planning_is_linear_in_leaves(leaves):
     few, many = calls(leaves(60)), calls(leaves(240))
     # Four times as many: 4 for a linear cost, 16 for a quadratic one.
     assert many / few < 5
+
+
+def layers(key):
+    """Fifty layers of a weight and a bias, and a table, last, drawn otherwise."""
+    weights = [
+        jax.random.normal(jax.random.fold_in(key, i), (16, 16)) for i in range(50)
+    ]
+    table = jax.random.uniform(jax.random.fold_in(key, 50), (16, 20))
+    return {"a": weights, "biases": [jnp.zeros(16)] * 50, "table": table}
+
+
+def test_every_kernel_is_known_before_most_leaves_are_planned():
+    """So that all compile beside planning, however deep the network."""
+    _, makings, _, _ = materialize(layers)._plan((KEY,), {})
+    made = list(makings)
+    chains = [making.steps for _, making in made if isinstance(making, Chain)]
+    assert len(set(chains)) == len(set(chains[:2])) == 2
+    assert sorted(index for index, _ in made) == list(range(101))
+
+
+def test_arrays_are_written_after_planning(monkeypatch):
+    """The thread that compiles waits for Python's lock longer each time it is lent."""
+    written, planned = [], []
+    full = _leaves.np.full
+
+    def watched(*args):
+        written.append(len(planned))
+        return full(*args)
+
+    monkeypatch.setattr(_leaves.np, "full", watched)
+    make = materialize(layers)
+    flat, makings, shardings, _ = make._plan((KEY,), {})
+
+    def noting():
+        for index, making in makings:
+            yield index, making
+            planned.append(index)
+
+    _leaves.make_leaves(flat.leaves, noting(), shardings, lambda count: None)
+    assert written == [101] * 50
+
+
+def test_the_caller_compiles_what_has_not_begun(monkeypatch):
+    """Where planning is over before the kernels are compiled, both cores are busy."""
+    compiler, numbers = _fill.compiler, iter(range(3))
+    enough, by = threading.Event(), {}
+
+    def watched(*args):
+        compiling, number = compiler(*args), next(numbers)
+
+        def compiled():
+            by.setdefault(number, threading.current_thread())
+            if number == 0:
+                assert enough.wait(60), "nobody compiled the others"
+            elif len(by) == 3:
+                enough.set()
+            return compiling()
+
+        return compiled
+
+    def init(key):
+        return [
+            jax.random.normal(key, (16, 16)),
+            jax.random.uniform(key, (16, 17)),
+            jax.random.gumbel(key, (16, 18)),
+        ]
+
+    monkeypatch.setattr(_fill, "compiler", watched)
+    made = materialize(init)(KEY)
+    caller = threading.current_thread()
+    assert by[0] is not caller
+    assert by[1] is by[2] is caller
+    for leaf, expected in zip(made, jax.jit(init)(KEY), strict=True):
+        assert bool((leaf == expected).all())
