@@ -9,6 +9,7 @@ from typing import Any
 from jax.extend.core import Literal as Constant
 
 from jaxinit import _jaxpr
+from jaxinit._collector import collector_paused
 from jaxinit._signal._following import following
 from jaxinit._signal._program import Signal, trace_signal
 from jaxinit._signal._record import Note, Record, by_leaf, leftover
@@ -17,6 +18,7 @@ from jaxinit._signal._walk import Walk
 from jaxinit._signal._weights import Value, Weight, dims_of
 
 
+@collector_paused()
 def trace_uses(
     f: Callable[..., Any], params: Any, *args: Any
 ) -> dict[str, tuple[Use, ...]]:

@@ -40,7 +40,7 @@ def is_meeting(flow: Flow, step: Step) -> bool:
 
 def attentions(flow: Flow, products: Collection[Step]) -> tuple[Attention, ...]:
     """Every attention, in the order of the program."""
-    meetings = [step for step in flow.steps if is_meeting(flow, step)]
+    meetings = dict.fromkeys(step for step in flow.steps if is_meeting(flow, step))
     found = []
     for mix in meetings:
         for side in (0, 1):

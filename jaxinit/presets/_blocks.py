@@ -11,7 +11,7 @@ import numpy as np
 from jaxinit.presets._attention import Attention
 from jaxinit.presets._branches import Branch, signal_input
 from jaxinit.presets._chains import back
-from jaxinit.presets._flow import Flow
+from jaxinit.presets._flow import Flow, Step
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,7 +46,8 @@ def streams_of(
 
 
 def _stream(flow: Flow, own: Sequence[Branch], found: Sequence[Attention]) -> Stream:
-    kinds = [_kinds(flow, branch, found) for branch in own]
+    mixes = {attention.mix: attention for attention in found}
+    kinds = [_kinds(flow, branch, mixes) for branch in own]
     blocks: list[np.ndarray] = []
     first = place = 0  # of the loop or the straight part, and in it
     while place < len(own):
@@ -74,11 +75,11 @@ def _stream(flow: Flow, own: Sequence[Branch], found: Sequence[Attention]) -> St
     return Stream(tuple(own), tuple(blocks), first, writers, crosses)
 
 
-def _kinds(flow: Flow, branch: Branch, found: Sequence[Attention]) -> set[str]:
+def _kinds(flow: Flow, branch: Branch, mixes: dict[Step, Attention]) -> set[str]:
     kinds = set()
     for writer in branch.writers:
         way = back(flow, signal_input(flow, writer), curved=True).stops
-        inner = [attention for attention in found if attention.mix in way]
+        inner = [mixes[step] for step in way if step in mixes]
         if not inner:
             kinds.add("feed_forward")
         for attention in inner:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterator
 
 from jaxinit.presets._attention import is_meeting
-from jaxinit.presets._chains import Chain, back
-from jaxinit.presets._flow import Flow, Step
+from jaxinit.presets._chains import Chain, Reach, back, ways
+from jaxinit.presets._flow import Flow, Step, ones
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,9 +49,16 @@ def signal_input(flow: Flow, product: Step) -> int:
     return moving[0] if moving else product.inputs[0]
 
 
+def inner_nodes(flow: Flow, branch: Branch) -> Iterator[int]:
+    """The nodes of F, those that x flows into, in the order of the program."""
+    for node in ones(flow.before[branch.end] & ~flow.before[branch.skip]):
+        if flow.before[node] & branch.skip_bits:
+            yield node
+
+
 def branches(flow: Flow, products: Collection[Step]) -> tuple[Branch, ...]:
     """Every residual connection, in the order of the program."""
-    found: list[Branch] = []
+    finder = _Finder(flow, products)
     for step in flow.steps:
         if step.name not in ("add", "add_any"):
             continue
@@ -63,59 +69,90 @@ def branches(flow: Flow, products: Collection[Step]) -> tuple[Branch, ...]:
             continue
         if flow.shapes[one] != flow.shapes[two]:
             continue
-        branch = _branch(flow, step, one, two, products, found) or _branch(
-            flow, step, two, one, products, found
-        )
-        if branch is not None:
-            found.append(branch)
-    return tuple(found)
+        finder.find(step, one, two) or finder.find(step, two, one)
+    return tuple(finder.found)
 
 
-def _branch(
-    flow: Flow,
-    step: Step,
-    skip: int,
-    end: int,
-    products: Collection[Step],
-    earlier: list[Branch],
-) -> Branch | None:
-    way = back(flow, skip, cutting=False)
-    bits = _bits(flow, way.nodes)
-    writers = _writers(flow, end, products)
-    reached = [w for w in writers if flow.before[signal_input(flow, w)] & bits]
-    shortcut = None
-    if not reached:
-        shortcuts = [s for s in way.stops if s in products]
-        if len(shortcuts) != 1 or shortcuts[0] in writers:
-            return None
-        shortcut = shortcuts[0]
-        behind = back(flow, signal_input(flow, shortcut), cutting=False)
-        bits = _bits(flow, behind.nodes)
-        reached = [
-            w
-            for w in writers
-            if any(
-                v is not shortcut
-                and flow.before[signal_input(flow, v)] & bits
-                and flow.depends(signal_input(flow, w), v.outputs[0])
-                for v in products
-            )
-        ]
+class _Finder:
+    """Residual connections as they are found, and what that takes.
+
+    Attributes:
+      found: the connections so far.
+    """
+
+    def __init__(self, flow: Flow, products: Collection[Step]):
+        self.found: list[Branch] = []
+        self._flow, self._products = flow, products
+        self._reach = Reach(flow)
+        self._product = {product.outputs[0]: product for product in products}
+        self._free = 0  # the outputs of products that no connection holds, as bits
+        for node in self._product:
+            self._free |= 1 << node
+        self._streams: dict[Step, int] = {}  # by the sums
+
+    def find(self, step: Step, skip: int, end: int) -> Branch | None:
+        """The connection that ends in a sum of x, at `skip`, and F(x), at `end`."""
+        flow = self._flow
+        bits = self._reach(skip)
+        writers = _writers(flow, end, self._products)
+        reached = [w for w in writers if flow.before[signal_input(flow, w)] & bits]
+        shortcut = None
         if not reached:
-            return None
-    members = _members(flow, skip, end, bits, products, earlier)
-    chain = Chain() if shortcut else _skip_way(flow, way.nodes, reached)
-    return Branch(
-        step,
-        skip,
-        end,
-        {w: writers[w] for w in reached},
-        members,
-        shortcut,
-        chain,
-        _stream(flow, skip, shortcut, earlier),
-        bits,
-    )
+            stops = back(flow, skip, cutting=False).stops
+            shortcuts = [s for s in stops if s in self._products]
+            if len(shortcuts) != 1 or shortcuts[0] in writers:
+                return None
+            shortcut = shortcuts[0]
+            bits = self._reach(signal_input(flow, shortcut))
+            reached = [w for w in writers if self._fed(w, shortcut, bits)]
+            if not reached:
+                return None
+        members = self._members(skip, end, bits)
+        branch = Branch(
+            step,
+            skip,
+            end,
+            {w: writers[w] for w in reached},
+            members,
+            shortcut,
+            Chain() if shortcut else _skip_way(flow, skip, reached),
+            self._stream(skip, shortcut),
+            bits,
+        )
+        self.found.append(branch)
+        for member in members:
+            self._free ^= 1 << member.outputs[0]
+        self._streams[step] = branch.stream
+        return branch
+
+    def _fed(self, writer: Step, shortcut: Step, bits: int) -> bool:
+        """Whether a product that reads x feeds a writer."""
+        flow = self._flow
+        into = flow.before[signal_input(flow, writer)]
+        return any(
+            product is not shortcut
+            and flow.before[signal_input(flow, product)] & bits
+            and into >> product.outputs[0] & 1
+            for product in self._products
+        )
+
+    def _members(self, skip: int, end: int, bits: int) -> dict[Step, int]:
+        flow = self._flow
+        levels: dict[Step, int] = {}
+        for node in ones(flow.before[end] & ~flow.before[skip] & self._free):
+            product = self._product[node]
+            into = flow.before[signal_input(flow, product)]
+            if into & bits:
+                before = [n for p, n in levels.items() if into >> p.outputs[0] & 1]
+                levels[product] = 1 + max(before, default=0)
+        return levels
+
+    def _stream(self, skip: int, shortcut: Step | None) -> int:
+        adds = self._streams
+        through = frozenset([shortcut] if shortcut else [])
+        way = back(self._flow, skip, curved=True, through=through, stop_at=adds.keys())
+        found = [adds[step] for step in way.stops if step in adds]
+        return max(found) if found else max(adds.values(), default=-1) + 1
 
 
 def _writers(flow: Flow, end: int, products: Collection[Step]) -> dict[Step, Chain]:
@@ -132,45 +169,10 @@ def _writers(flow: Flow, end: int, products: Collection[Step]) -> dict[Step, Cha
     return writers
 
 
-def _bits(flow: Flow, nodes: Any) -> int:
-    bits = 0
-    for node in nodes:
-        if flow.data[node]:
-            bits |= 1 << node
-    return bits
-
-
-def _members(
-    flow: Flow,
-    skip: int,
-    end: int,
-    bits: int,
-    products: Collection[Step],
-    earlier: list[Branch],
-) -> dict[Step, int]:
-    taken = {product for branch in earlier for product in branch.members}
-    levels: dict[Step, int] = {}
-    for product in sorted(products, key=lambda step: step.number):
-        out, into = product.outputs[0], signal_input(flow, product)
-        inside = flow.depends(end, out) and not flow.depends(skip, out)
-        if product in taken or not inside or not flow.before[into] & bits:
-            continue
-        before = [n for p, n in levels.items() if flow.depends(into, p.outputs[0])]
-        levels[product] = 1 + max(before, default=0)
-    return levels
-
-
-def _skip_way(flow: Flow, nodes: dict[int, Chain], writers: list[Step]) -> Chain:
+def _skip_way(flow: Flow, skip: int, writers: list[Step]) -> Chain:
     """What multiplies x between the place where F reads it and the sum."""
     read = 0
     for writer in writers:
         read |= flow.before[signal_input(flow, writer)]
-    return next(chain for node, chain in nodes.items() if read >> node & 1)
-
-
-def _stream(flow: Flow, skip: int, shortcut: Step | None, earlier: list[Branch]) -> int:
-    adds = {branch.add: branch.stream for branch in earlier}
-    through = frozenset([shortcut] if shortcut else [])
-    way = back(flow, skip, curved=True, through=through, stop_at=frozenset(adds))
-    found = [adds[step] for step in way.stops if step in adds]
-    return max(found) if found else max(adds.values(), default=-1) + 1
+    found = ways(flow, skip, cutting=False)
+    return next(chain for node, chain in found if read >> node & 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator, Set
 
 from jaxinit._primitives import REDUCTIONS, TRANSPARENT
 from jaxinit.presets._flow import ARITHMETIC, Flow, Step
@@ -93,8 +94,8 @@ def back(
     *,
     curved: bool = False,
     cutting: bool = True,
-    through: frozenset[Step] = frozenset(),
-    stop_at: frozenset[Step] = frozenset(),
+    through: Set[Step] = frozenset(),
+    stop_at: Set[Step] = frozenset(),
 ) -> Back:
     """Follow a node back to what it is a sum of.
 
@@ -107,11 +108,41 @@ def back(
       stop_at: steps not to pass.
     """
     stops: dict[Step, Chain] = {}
-    nodes: dict[int, Chain] = {start: Chain()}
+    nodes = dict(
+        ways(
+            flow,
+            start,
+            stops,
+            curved=curved,
+            cutting=cutting,
+            through=through,
+            stop_at=stop_at,
+        )
+    )
+    return Back(stops, nodes)
+
+
+def ways(
+    flow: Flow,
+    start: int,
+    stops: dict[Step, Chain] | None = None,
+    *,
+    curved: bool = False,
+    cutting: bool = True,
+    through: Set[Step] = frozenset(),
+    stop_at: Set[Step] = frozenset(),
+) -> Iterator[tuple[int, Chain]]:
+    """The nodes on the ways back from a node, one by one; `stops` is filled meanwhile.
+
+    The other arguments are those of :func:`back`.
+    """
+    stops = {} if stops is None else stops
+    known = {start: Chain()}
+    yield start, known[start]
     todo = [start]
     while todo:
         node = todo.pop()
-        chain = nodes[node]
+        chain = known[node]
         step = flow.maker.get(node)
         if step is None or not flow.data[node]:
             continue
@@ -124,10 +155,45 @@ def back(
             stops.setdefault(step, chain)
             continue
         for before in carriers(flow, step):
-            if before not in nodes:
-                nodes[before] = passed
+            if before not in known:
+                known[before] = passed
                 todo.append(before)
-    return Back(stops, nodes)
+                yield before, passed
+
+
+class Reach:
+    """The nodes on the ways back from many nodes, as bits: those that hold data.
+
+    Curves and cuts are not passed. What one node reaches is part of what another does,
+    and found once.
+    """
+
+    def __init__(self, flow: Flow):
+        self._flow = flow
+        self._found: dict[int, int] = {}
+
+    def __call__(self, start: int) -> int:
+        todo = [start]
+        while todo:
+            node = todo[-1]
+            ahead = [n for n in self._next(node) if n not in self._found]
+            if ahead and node not in self._found:
+                todo += ahead
+                continue
+            todo.pop()
+            bits = 1 << node if self._flow.data[node] else 0
+            for before in self._next(node):
+                bits |= self._found[before]
+            self._found[node] = bits
+        return self._found[start]
+
+    def _next(self, node: int) -> list[int]:
+        step = self._flow.maker.get(node)
+        if step is None or not self._flow.data[node] or step.name in _CUTTING:
+            return []
+        if _passed(self._flow, step, Chain(), False) is None:
+            return []
+        return carriers(self._flow, step)
 
 
 def _passed(flow: Flow, step: Step, chain: Chain, curved: bool) -> Chain | None:

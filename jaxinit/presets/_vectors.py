@@ -2,69 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 from jaxinit._signal._use import Use
 from jaxinit.presets._attention import Attention
 from jaxinit.presets._branches import Branch
-from jaxinit.presets._chains import back, carriers, is_normalizing, is_root
-from jaxinit.presets._flow import Flow, Step
+from jaxinit.presets._chains import carriers, is_normalizing, is_root
+from jaxinit.presets._flow import Flow, Step, ones
 
 _PLACED = frozenset({"placed", "initial", "input"})
 
 
-def vector_role(
-    flow: Flow,
-    use: Use,
-    step: Step | None,
-    found: Sequence[Attention],
-    joined: Sequence[Branch],
-    products: Any,
-) -> str:
-    """The role of a leaf that is no weight of a product."""
-    if use.kind in _PLACED:
-        return "token"
-    if step is None or use.kind not in ("gather", "bias", "scale"):
-        return "other"
-    if _adds_to_scores(flow, use, step, found):
-        return "attention_bias"
-    if use.kind == "gather":
-        return "embedding" if any(flow.data[n] for n in step.inputs[1:]) else "position"
-    if use.kind == "scale":
-        return _scale_role(flow, step, joined)
-    return _bias_role(flow, use, step, products)
+class Vectors:
+    """The roles of all leaves of a network that are no weights of products."""
 
+    def __init__(
+        self,
+        flow: Flow,
+        products: Collection[Step],
+        attentions: Sequence[Attention],
+        branches: Sequence[Branch],
+    ):
+        self._flow, self._products, self._attentions = flow, products, attentions
+        # Nodes between the scores of an attention and the mix.
+        self._scored = 0
+        for attention in attentions:
+            score, mix = attention.scores.outputs[0], attention.mix.outputs[0]
+            for node in ones(flow.before[mix] & ~flow.before[score]):
+                if flow.depends(node, score):
+                    self._scored |= 1 << node
+            self._scored |= 1 << score
+        self._of_skips = {s for branch in branches for s in branch.skip_way.scales}
+        ways = [way for branch in branches for way in branch.writers.values()]
+        self._gates = {step for way in ways for step in way.scales}
 
-def _adds_to_scores(
-    flow: Flow, use: Use, step: Step, found: Sequence[Attention]
-) -> bool:
-    """Whether it is added to the scores of an attention."""
-    for attention in found:
-        score = attention.scores
-        if not flow.depends(attention.mix.outputs[0], step.outputs[0]):
-            continue
-        if use.kind == "bias" and flow.depends(step.outputs[0], score.outputs[0]):
-            return True
-        if use.kind == "gather" and not any(
-            flow.depends(node, step.outputs[0])
-            for node in (*score.inputs, *attention.mix.inputs[1:])
-            if not flow.depends(node, score.outputs[0])
-        ):
-            return True
-    return False
+    def role(self, use: Use, step: Step | None) -> str:
+        """The role of a leaf that is used like this."""
+        flow = self._flow
+        if use.kind in _PLACED:
+            return "token"
+        if step is None or use.kind not in ("gather", "bias", "scale"):
+            return "other"
+        if self._adds_to_scores(use, step):
+            return "attention_bias"
+        if use.kind == "gather":
+            data = any(flow.data[node] for node in step.inputs[1:])
+            return "embedding" if data else "position"
+        if use.kind == "scale":
+            return self._scale_role(step)
+        return _bias_role(flow, use, step, self._products)
 
+    def _adds_to_scores(self, use: Use, step: Step) -> bool:
+        """Whether it is added to the scores of an attention."""
+        flow, out = self._flow, step.outputs[0]
+        if use.kind == "bias":
+            return bool(self._scored >> out & 1)
+        if use.kind != "gather":
+            return False
+        for attention in self._attentions:
+            score = attention.scores
+            nodes = (*score.inputs, *attention.mix.inputs[1:])
+            if flow.depends(attention.mix.outputs[0], out) and not any(
+                flow.depends(node, out)
+                for node in nodes
+                if not flow.depends(node, score.outputs[0])
+            ):
+                return True
+        return False
 
-def _scale_role(flow: Flow, step: Step, joined: Sequence[Branch]) -> str:
-    # Ahead of the norms: where x is normalized, its factor multiplies what is so.
-    if any(step in branch.skip_way.scales for branch in joined):
-        return "skip_scale"
-    if _scales_norm(flow, step):
-        return "norm_scale"
-    for branch in joined:
-        if any(step in chain.scales for chain in branch.writers.values()):
-            return "gate"
-    return "scale"
+    def _scale_role(self, step: Step) -> str:
+        # Ahead of the norms: where x is normalized, its factor multiplies what is so.
+        if step in self._of_skips:
+            return "skip_scale"
+        if _scales_norm(self._flow, step):
+            return "norm_scale"
+        return "gate" if step in self._gates else "scale"
 
 
 def _scales_norm(flow: Flow, step: Step) -> bool:
@@ -80,7 +92,7 @@ def _scales_norm(flow: Flow, step: Step) -> bool:
     return False
 
 
-def _bias_role(flow: Flow, use: Use, step: Step, products: Any) -> str:
+def _bias_role(flow: Flow, use: Use, step: Step, products: Collection[Step]) -> str:
     own = carriers(flow, step)
     if own:
         maker = _made_by(flow, own[0])
@@ -89,13 +101,8 @@ def _bias_role(flow: Flow, use: Use, step: Step, products: Any) -> str:
             or (maker.name == "mul" and _scales_norm(flow, maker))
         ):
             return "norm_bias"
-        if any(maker is product for product in products):
+        if maker in products:
             return "bias"
-        way = back(flow, own[0]).stops
-        if any(stop in products and not chain.scales for stop, chain in way.items()):
-            after = _made_by(flow, own[0])
-            if after is not None and after in products:
-                return "bias"
     extents = len(use.out_axis)
     return "position" if extents > 1 else "bias"
 

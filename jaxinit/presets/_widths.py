@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy as np
 from jaxinit._errors import RuleError
 from jaxinit._paths import Name
 from jaxinit.presets._anatomy import Anatomy, Part, anatomy
+from jaxinit.presets._branches import inner_nodes
+from jaxinit.presets._flow import Flow
 
 WidthRole = Literal["input", "hidden", "output", "vector", "tied", "fixed"]
 
@@ -52,10 +54,16 @@ def checked_model(given: Any, argument: str) -> tuple[Any, ...]:
 
 def compared(base: Anatomy, target: Anatomy) -> dict[Name, Width]:
     """Every leaf of the target, beside the leaf of the base that it comes from."""
+    alike: dict[str, Part] = {}
+    for name, part in base.parts.items():
+        alike.setdefault(_unnumbered(name.full), part)
+    inside = {
+        node for branch in target.branches for node in inner_nodes(target.flow, branch)
+    }
     found = {}
     for name, part in target.parts.items():
-        other = _counterpart(name, part, base.parts)
-        found[name] = _width(part, other, target)
+        other = _counterpart(name, part, base.parts, alike)
+        found[name] = _width(part, other, _in_branch(part, target.flow, inside))
     return found
 
 
@@ -65,11 +73,12 @@ def model_of(given: Any, argument: str) -> Anatomy:
     return anatomy(f, params, *args)
 
 
-def _counterpart(name: Name, part: Part, base: Mapping[Name, Part]) -> Part:
+def _counterpart(
+    name: Name, part: Part, base: Mapping[Name, Part], alike: Mapping[str, Part]
+) -> Part:
     other = base.get(name)
     if other is None:  # of a deeper network: any layer with this name
-        plain = _unnumbered(name.full)
-        other = next((p for n, p in base.items() if _unnumbered(n.full) == plain), None)
+        other = alike.get(_unnumbered(name.full))
     if other is None:
         raise RuleError(
             f"target: {name.full!r} has no counterpart in the base, whose leaves are "
@@ -88,7 +97,7 @@ def _unnumbered(full: str) -> str:
     return re.sub(r"\d+", "#", full)
 
 
-def _width(part: Part, base: Part, network: Anatomy) -> Width:
+def _width(part: Part, base: Part, inside: bool) -> Width:
     into, out = _growth(part, base)
     kinds = {use.kind for use in part.uses}
     if "gather" in kinds and part.use.is_product:
@@ -102,7 +111,7 @@ def _width(part: Part, base: Part, network: Anatomy) -> Width:
         into, role = 1.0, "input" if out != 1 else "fixed"
     else:
         into, role = 1.0, "vector" if out != 1 else "fixed"
-    return Width(part, base, role, into, out, _inside(part, network))
+    return Width(part, base, role, into, out, inside)
 
 
 def _product_role(into: float, out: float) -> WidthRole:
@@ -133,15 +142,8 @@ def _sizes(part: Part, base: Part) -> float:
     return float(np.prod(sizes))
 
 
-def _inside(part: Part, network: Anatomy) -> bool:
-    flow = network.flow
-    for use in part.uses:
-        step = flow.by_site.get(use.site)
-        if step is None:
-            continue
-        (out, *_) = step.outputs
-        for branch in network.branches:
-            ahead = flow.depends(branch.end, out) and not flow.depends(branch.skip, out)
-            if ahead and flow.before[out] & branch.skip_bits:
-                return True
-    return part.stream is not None
+def _in_branch(part: Part, flow: Flow, inside: Collection[int]) -> bool:
+    """Whether it is used within a residual connection."""
+    steps = [flow.by_site.get(use.site) for use in part.uses]
+    within = any(step is not None and step.outputs[0] in inside for step in steps)
+    return within or part.stream is not None
