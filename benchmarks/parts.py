@@ -96,6 +96,8 @@ def of_materialize(kind, network):
     clock.wrap(_materialize, "plan", "slice and plan")
     clock.wrap(_fill, "compiler", "lower kernels")
     clock.wrap(_fill.Filler, "run", "launch")
+    clock.wrap(_fill._Group, "compile_unless_begun", "waiting")
+    clock.wrap(_fill._Group, "kernel", "waiting")
     clock.wrap(_fill.concurrent.futures.Future, "result", "waiting")
     clock.wrap(_fill._Rows, "of", "rows")
     clock.wrap(_fill._Rows, "table", "rows")

@@ -102,8 +102,7 @@ class Filler:
         """Fill every buffer."""
         groups = list(self._groups.values())
         for group in reversed(groups):
-            if group.compiling.cancel():  # not begun: the caller is free to do it now
-                group.compile_kernel()
+            group.compile_unless_begun()
         for group in groups:
             _launch(group, self._done)
 
@@ -120,6 +119,16 @@ class _Group:
         default_factory=dict
     )
 
+    def compile_unless_begun(self):
+        """The caller, who has nothing else to do, compiles what is still in line."""
+        if self.compiling.cancel():
+            self.compile_kernel()
+
+    def kernel(self) -> Callable[..., jax.Array]:
+        """The compiled kernel, waited for."""
+        concurrent.futures.wait([self.compiling])
+        return self.compile_kernel()
+
 
 def _back(buffer: np.ndarray):
     """Touch every page of a buffer, which then has memory of its own."""
@@ -129,8 +138,7 @@ def _back(buffer: np.ndarray):
 def _launch(group: _Group, done: Callable[[int], None]):
     rows = _Rows.of(group.orders)
     table = rows.table(group.orders, group.strided)
-    concurrent.futures.wait([group.compiling])
-    kernel = group.compile_kernel()
+    kernel = group.kernel()
     # Results are written over results that were copied already, so that no more than
     # these few take memory, and none of it is new.
     free = [scratch(group.orders[0].chain, ROWS) for _ in range(IN_FLIGHT)]

@@ -63,13 +63,13 @@ def test_thirty_layers_of_relu_are_what_networks_have_on_average():
     # 0.07 + 4 * 0.27 / sqrt(12) = 0.39.
     def run(key):
         keys = jax.random.split(key, 31)
-        weights = [jax.random.normal(k, (WIDTH, WIDTH)) for k in keys[1:]]
-        x, sizes = jax.random.normal(keys[0], (16, WIDTH)), []
-        for weight in weights:
+
+        def layer(x, key):
+            weight = jax.random.normal(key, (WIDTH, WIDTH))
             x = x @ weight * (2 / WIDTH) ** 0.5
-            sizes.append(jnp.sqrt(jnp.mean(x**2)))
-            x = jax.nn.relu(x)
-        return jnp.stack(sizes)
+            return jax.nn.relu(x), jnp.sqrt(jnp.mean(x**2))
+
+        return jax.lax.scan(layer, jax.random.normal(keys[0], (16, WIDTH)), keys[1:])[1]
 
     several = jax.lax.map(run, jax.random.split(jax.random.key(0), 12))
     measured = np.exp(np.mean(np.log(several), 0))
