@@ -43,7 +43,8 @@ $(PICTURES): $(wildcard docs/lecture/*) | $(VENV)/.test
 	$(RUN)python -m pytest -q -p no:cacheprovider tests/documents.py -k lecture
 	touch $@
 
-# Every benchmark, and benchmarks/RESULTS.md; half an hour on a quiet machine.
+# Every benchmark, and benchmarks/RESULTS.md; an hour, on a machine with nothing else
+# to do.
 bench: $(VENV)/.bench
 	$(RUN)python benchmarks/results.py
 
