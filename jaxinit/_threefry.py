@@ -23,27 +23,9 @@ from jax.extend.random import define_prng_impl, threefry_prng_impl
 from numpy.typing import ArrayLike
 
 from jaxinit._compat import setting, varying_axes
+from jaxinit._hash import hash_words, traced_hash_words
 
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-_PARITY = np.uint32(0x1BD11BDA)
 _THREEFRY = "threefry2x32"
-
-
-def hash_words(key_high: Any, key_low: Any, high: Any, low: Any) -> tuple[Any, Any]:
-    """The 20 rounds of threefry2x32, written out, on uint32 arrays of numpy or JAX.
-
-    The function of Salmon et al., *Parallel random numbers: as easy as 1, 2, 3*,
-    SC 2011, section 4.3: two words of key and a counter of two words give two words.
-    """
-    schedule = (key_high, key_low, key_high ^ key_low ^ _PARITY)
-    high, low = high + key_high, low + key_low
-    for block in range(5):
-        for distance in _ROTATIONS[block % 2]:
-            high = high + low
-            low = high ^ ((low << distance) | (low >> (32 - distance)))
-        high = high + schedule[(block + 1) % 3]
-        low = low + (schedule[(block + 2) % 3] + np.uint32(block + 1))
-    return high, low
 
 
 class LayoutError(ValueError):
@@ -253,12 +235,23 @@ def _unrolled_counters(key: jax.Array, shape: tuple) -> tuple[jax.Array, jax.Arr
     The index is a sum of one iota for each axis, which the partitioner of a sharded
     program computes shard by shard, without communication.
     """
-    index = jnp.zeros(shape, np.uint32)
-    for axis in range(len(shape)):
+    index = None
+    for axis, size in enumerate(shape):
+        if size == 1:
+            continue
+        part = lax.broadcasted_iota(np.uint32, shape, axis)
         # Beyond one word only where the array is empty.
         stride = np.uint32(math.prod(shape[axis + 1 :]) % 2**32)
-        index = index + lax.broadcasted_iota(np.uint32, shape, axis) * stride
-    return hash_words(key[0], key[1], np.uint32(0), index)
+        if stride != 1:
+            part = lax.mul(part, lax.broadcast(stride, shape))
+        index = part if index is None else lax.add(index, part)
+    if index is None:
+        index = lax.broadcast(np.uint32(0), shape)
+    words = (
+        lax.index_in_dim(key, 0, keepdims=False),
+        lax.index_in_dim(key, 1, keepdims=False),
+    )
+    return traced_hash_words(words, index)
 
 
 def _for_cpu(unrolled: Any, original: Any, static_argnums: tuple[int, ...] = ()) -> Any:

@@ -19,7 +19,15 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 # Layers from the bottom up: a module may import its own layer and those below.
 LAYERS = [
-    {"_errors", "_compat", "_quadrature", "_primitives", "_folding", "_bounds"},
+    {
+        "_errors",
+        "_compat",
+        "_quadrature",
+        "_primitives",
+        "_folding",
+        "_bounds",
+        "_hash",
+    },
     {"_containers", "_threefry", "_jaxpr"},
     {"_paths"},
     {"_rules", "_keys", "_tables", "_report"},

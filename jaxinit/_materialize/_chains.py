@@ -21,7 +21,7 @@ from jax.extend.core import Literal
 
 from jaxinit._compat import setting
 from jaxinit._materialize._host import Host, Unknown, is_threefry
-from jaxinit._materialize._steps import Chain, Step, literal, runner
+from jaxinit._materialize._steps import Chain, Step, literal, name_of, runner
 from jaxinit._primitives import ELEMENTWISE, RESHAPING
 
 _HOISTING = frozenset(("mul", "div", "add", "sub"))
@@ -53,6 +53,8 @@ class _Builder:
         self.host, self.root = host, root
         self.size = root.aval.size
         self.last_axis = self.size
+        self.shapes: set[tuple[Any, ...]] = set()  # of what was walked through
+        self.sizes: dict[tuple[Any, ...], int] = {}
         self.steps: list[Step] = []
         self.binds: list[Callable[..., Any]] = []
         self.numbers: dict[Any, int] = {}
@@ -82,15 +84,24 @@ class _Builder:
         """Walk back through reshapes, which are the identity on the flat index."""
         while not isinstance(var, Literal):
             eqn = self.host.producer.get(var)
-            self.last_axis = min(self.last_axis, _last_axis(var.aval, self.size))
+            shape = var.aval.shape
+            if shape not in self.shapes:
+                self.shapes.add(shape)
+                self.last_axis = min(self.last_axis, _last_axis(var.aval, self.size))
             if eqn is None or eqn.primitive.name not in RESHAPING:
                 return var
-            if len(eqn.invars) != 1 or eqn.invars[0].aval.size != var.aval.size:
+            if len(eqn.invars) != 1 or self._size(eqn.invars[0]) != self._size(var):
                 return var
             if eqn.primitive.name == "reshape" and eqn.params.get("dimensions"):
                 return var
             var = eqn.invars[0]
         return var
+
+    def _size(self, var: Any) -> int:
+        shape = var.aval.shape  # which counts its elements anew each time it is asked
+        if shape not in self.sizes:
+            self.sizes[shape] = var.aval.size
+        return self.sizes[shape]
 
     def _is_random(self, root: Any) -> bool:
         """Whether random bits lie behind a variable."""
@@ -189,9 +200,9 @@ class _Builder:
                 self._alias(var, eqn.invars[0], ready, stack)
             elif eqn.primitive.name not in ELEMENTWISE:
                 raise NotAChain(f"{eqn.primitive.name} is not elementwise")
-            elif not random and var.aval.size != 1:
+            elif not random and self._size(var) != 1:
                 raise NotAChain("mixes draws with an array of constants")
-            elif random and var.aval.size != self.size:
+            elif random and self._size(var) != self.size:
                 raise NotAChain("draws a scalar, or another size, on the way")
             elif ready:
                 self._elementwise(var, eqn, hoisted if var is root else None, random)
@@ -254,7 +265,7 @@ class _Builder:
         self.copies = len(data)
         self.keys.append(data.astype(np.uint32))
         width = eqn.params["bit_width"]
-        step = Step("bits", (), (("width", str(width)),), var.aval.dtype.name, True)
+        step = Step("bits", (), (("width", str(width)),), name_of(var.aval.dtype), True)
         self._add(var, step, None)
 
     def _elementwise(
@@ -264,16 +275,15 @@ class _Builder:
         for operand in eqn.invars:
             if hoisted is not None and operand is hoisted[0]:
                 number = len(self.steps)
-                dtype = operand.aval.dtype.name
+                dtype = name_of(operand.aval.dtype)
                 self._add(object(), Step("hoisted", (), (), dtype, True), None)
             else:
                 number = self._number(self._unshaped(operand))
                 assert number is not None
             operands.append(number)
         params = tuple((name, repr(value)) for name, value in eqn.params.items())
-        step = Step(
-            eqn.primitive.name, tuple(operands), params, var.aval.dtype.name, random
-        )
+        name = name_of(var.aval.dtype)
+        step = Step(eqn.primitive.name, tuple(operands), params, name, random)
 
         def bind(*values: Any) -> Any:
             return eqn.primitive.bind(*values, **eqn.params)

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxinit import _compat, _threefry
+from jaxinit import _compat
+from jaxinit._hash import traced_hash_words
 from jaxinit._materialize._steps import Chain, Step
 
 ROW = 4096  # elements of a row
@@ -102,8 +103,8 @@ def _kernel(
     for number, step in enumerate(steps):
         if step.operation == "bits":
             key = next(keys)
-            words = _threefry.hash_words(
-                key[:, :1], key[:, 1:], counter_high, counter_low
+            words = traced_hash_words(
+                (key[:, :1], key[:, 1:]), (counter_high, counter_low)
             )
             bits[number] = _of_width(words, int(step.params[0][1]))
     scalar = next(keys, None)

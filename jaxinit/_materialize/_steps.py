@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -40,6 +42,12 @@ class Chain:
     dtype: np.dtype
     copies: int  # independent stretches of equal length, each with its own keys
     run: Callable[[Any, Any], Any] = dataclasses.field(compare=False)
+
+
+@functools.cache
+def name_of(dtype: Any) -> str:
+    """The name, which numpy puts together anew each time it is asked."""
+    return dtype.name
 
 
 def literal(value: np.ndarray) -> Step:
@@ -88,5 +96,5 @@ def _aligned(
         optional |= step.operation == "select_n" and position == 0
         if meets and not steps[number].flat and not optional:
             value = lax.broadcast_in_dim(jnp.asarray(value), shape, ())
-        aligned.append(jnp.asarray(value))
+        aligned.append(value if isinstance(value, jax.Array) else jnp.asarray(value))
     return aligned
