@@ -92,21 +92,30 @@ class _Finder:
 
     def find(self, step: Step, skip: int, end: int) -> Branch | None:
         """The connection that ends in a sum of x, at `skip`, and F(x), at `end`."""
-        flow = self._flow
-        bits = self._reach(skip)
-        writers = _writers(flow, end, self._products)
-        reached = [w for w in writers if flow.before[signal_input(flow, w)] & bits]
-        shortcut = None
+        flow, before = self._flow, self._flow.before
+        bits, shortcut = self._reach(skip), None
+        writers: dict[Step, Chain] | None = None
+        reached: list[Step] = []
+        # Writers are looked for only where x flows into the end at all: the other way
+        # round, F(x) + x, it would lead along the whole stream.
+        if before[end] & bits:
+            writers = _writers(flow, end, self._products)
+            reached = [w for w in writers if before[signal_input(flow, w)] & bits]
         if not reached:
             stops = back(flow, skip, cutting=False).stops
             shortcuts = [s for s in stops if s in self._products]
-            if len(shortcuts) != 1 or shortcuts[0] in writers:
+            if len(shortcuts) != 1:
                 return None
             shortcut = shortcuts[0]
             bits = self._reach(signal_input(flow, shortcut))
-            reached = [w for w in writers if self._fed(w, shortcut, bits)]
-            if not reached:
+            if not before[end] & bits:
                 return None
+            if writers is None:
+                writers = _writers(flow, end, self._products)
+            reached = [w for w in writers if self._fed(w, shortcut, bits)]
+            if shortcut in writers or not reached:
+                return None
+        assert writers is not None
         members = self._members(skip, end, bits)
         branch = Branch(
             step,

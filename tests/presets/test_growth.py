@@ -25,6 +25,13 @@ def feed_forward(params, x):
     return x
 
 
+def branch_first(params, x):
+    for layer in params:
+        y = normalized(x, layer["norm"])
+        x = (jax.nn.gelu(y @ layer["up"]) @ layer["down"] + layer["bias"][None]) + x
+    return x
+
+
 def attention(params, x):
     for layer in params:
         y = normalized(x, layer["norm"])
@@ -62,7 +69,7 @@ def calls(network, depth):
     return number
 
 
-@pytest.mark.parametrize("network", [feed_forward, attention])
+@pytest.mark.parametrize("network", [feed_forward, branch_first, attention])
 def test_taking_apart_is_linear_in_depth(network):
     calls(network, 2)  # what is looked up once
     few, many = calls(network, 16), calls(network, 64)
