@@ -126,7 +126,8 @@ class _Group:
 
     def kernel(self) -> Callable[..., jax.Array]:
         """The compiled kernel, waited for."""
-        concurrent.futures.wait([self.compiling])
+        if not self.compiling.cancelled():  # or the caller has it already
+            concurrent.futures.wait([self.compiling])
         return self.compile_kernel()
 
 

@@ -106,13 +106,15 @@ def test_arrays_are_written_after_planning(monkeypatch):
 def test_the_caller_compiles_what_has_not_begun(monkeypatch):
     """Where planning is over before the kernels are compiled, both cores are busy."""
     compiler, numbers = _fill.compiler, iter(range(3))
-    enough, by = threading.Event(), {}
+    begun, enough, by = threading.Event(), threading.Event(), {}
 
     def watched(*args):
         compiling, number = compiler(*args), next(numbers)
+        assert number == 0 or begun.wait(60), "nobody compiled the first"
 
         def compiled():
             by.setdefault(number, threading.current_thread())
+            begun.set()
             if number == 0:
                 assert enough.wait(60), "nobody compiled the others"
             elif len(by) == 3:
