@@ -5,7 +5,8 @@ from __future__ import annotations
 import collections
 from collections.abc import Mapping
 
-from jaxinit._materialize._plan import Compiled, Full, Given, Making
+from jaxinit._materialize._plan import Full, Given, Making
+from jaxinit._materialize._programs import Compiled
 from jaxinit._materialize._steps import Chain
 from jaxinit._paths import Flat
 from jaxinit._report import Report

@@ -6,6 +6,8 @@ Compiled, hundreds of them cost seconds; here they cost microseconds, and are ex
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import functools
 from typing import Any
 
@@ -52,11 +54,39 @@ class Host:
         # where a product and a sum may be rounded once.
         self._variable = set(program.jaxpr.invars)
         self._eqns = program.jaxpr.eqns
+        self.outputs = collections.Counter(
+            var for var in program.jaxpr.outvars if not isinstance(var, Literal)
+        )
 
     @functools.cached_property
     def position(self) -> dict[int, int]:
         """Where in the program an equation stands, by its id."""
         return {id(eqn): place for place, eqn in enumerate(self._eqns)}
+
+    @functools.cached_property
+    def users(self) -> dict[Any, list[Any]]:
+        """The equations that a variable is an operand of."""
+        users: dict[Any, list[Any]] = {}
+        for eqn in self._eqns:
+            for var in eqn.invars:
+                if not isinstance(var, Literal):
+                    users.setdefault(var, []).append(eqn)
+        return users
+
+    @functools.cached_property
+    def draws(self) -> collections.Counter[Any]:
+        """How often the program draws what, of the keys that the host knows."""
+        draws: collections.Counter[Any] = collections.Counter()
+        for eqn in self._eqns:
+            if eqn.primitive.name == "random_bits":
+                with contextlib.suppress(Unknown):
+                    draws[self.draw(eqn)] += 1
+        return draws
+
+    def draw(self, eqn: Any) -> tuple[Any, ...]:
+        """Equal for equations that draw the same bits."""
+        key = self.value(eqn.invars[0])
+        return key.shape, key.tobytes(), eqn.outvars[0].aval
 
     def value(self, var: Any) -> np.ndarray:
         """The value of a variable; raises Unknown where the host cannot tell."""
@@ -75,6 +105,20 @@ class Host:
             self.value(var)
         except Unknown:
             return False
+        return True
+
+    def is_constant(self, var: Any) -> bool:
+        """Whether a variable is made of literals alone, known to the compiler, too."""
+        stack, seen = [var], set()
+        while stack:
+            var = stack.pop()
+            if isinstance(var, Literal) or var in seen:
+                continue
+            seen.add(var)
+            eqn = self.producer.get(var)
+            if eqn is None:
+                return False
+            stack.extend(eqn.invars)
         return True
 
     def _evaluate(self, root: Any):

@@ -13,7 +13,8 @@ import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
 from jaxinit._materialize._fill import Filler, Order, Stretch, aligned
-from jaxinit._materialize._plan import Compiled, Full, Given, Making, Program
+from jaxinit._materialize._plan import Full, Given, Making
+from jaxinit._materialize._programs import Compiled, Program
 from jaxinit._materialize._steps import Chain
 
 
