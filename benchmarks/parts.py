@@ -89,19 +89,21 @@ def of_materialize(kind, network):
     import jax
 
     from jaxinit import _materialize, materialize
-    from jaxinit._materialize import _fill, _leaves
+    from jaxinit._materialize import _fill, _leaves, _rows
 
     clock = Clock()
     clock.wrap(_materialize, "_trace", "trace")
     clock.wrap(_materialize, "plan", "slice and plan")
     clock.wrap(_fill, "compiler", "lower kernels")
+    clock.wrap(_materialize, "compiling_ahead", "begin to compile")
+    clock.wrap(_fill._Group, "go_on", "launch")
     clock.wrap(_fill.Filler, "run", "launch")
     clock.wrap(_fill._Group, "compile_unless_begun", "waiting")
-    clock.wrap(_fill._Group, "kernel", "waiting")
+    clock.wrap(_fill.concurrent.futures, "wait", "waiting")
     clock.wrap(_fill.concurrent.futures.Future, "result", "waiting")
-    clock.wrap(_fill._Rows, "of", "rows")
-    clock.wrap(_fill._Rows, "table", "rows")
-    clock.wrap(_fill._Rows, "land", "compute and copy")
+    clock.wrap(_rows.Rows, "of", "rows")
+    clock.wrap(_rows.Rows, "table", "rows")
+    clock.wrap(_rows.Rows, "land", "compute and copy")
     clock.wrap(_leaves, "_run", "other programs")
     networks = importlib.import_module(f"networks_{kind}")
     init, inputs = networks.NETWORKS[network]()

@@ -12,6 +12,7 @@ import jax
 from jaxinit import _paths, _rules
 from jaxinit._collector import collector_paused
 from jaxinit._compat import brief_tracer_errors, setting
+from jaxinit._materialize._ahead import compiling_ahead
 from jaxinit._materialize._explain import explain
 from jaxinit._materialize._leaves import make_leaves
 from jaxinit._materialize._plan import Making, plan
@@ -101,12 +102,19 @@ class Materialize:
 
     @collector_paused()
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        flat, makings, shardings, wanted = self._plan(args, kwargs)
-        sizes = [
-            aval.size for aval, want in zip(flat.leaves, wanted, strict=True) if want
-        ]
-        report = _counter(self._progress, sum(sizes))
-        return flat.unflatten(make_leaves(flat.leaves, makings, shardings, report))
+        compiling = compiling_ahead()
+        try:
+            flat, makings, shardings, wanted = self._plan(args, kwargs)
+            avals = flat.leaves
+            sizes = [
+                aval.size for aval, want in zip(avals, wanted, strict=True) if want
+            ]
+            report = _counter(self._progress, sum(sizes))
+            leaves = make_leaves(avals, makings, shardings, compiling, report)
+        finally:
+            # What nobody needs may end when it will.
+            compiling.shutdown(wait=False, cancel_futures=True)
+        return flat.unflatten(leaves)
 
     @collector_paused()
     def explain(self, *args: Any, **kwargs: Any) -> Report:

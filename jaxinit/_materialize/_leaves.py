@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
 from typing import Any
 
 import jax
@@ -12,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
-from jaxinit._materialize._fill import Filler, Order, Stretch, aligned
+from jaxinit._materialize._fill import Filler, aligned
 from jaxinit._materialize._plan import Full, Given, Making
 from jaxinit._materialize._programs import Compiled, Program
+from jaxinit._materialize._rows import Order, Stretch
 from jaxinit._materialize._steps import Chain
 
 
@@ -22,6 +24,7 @@ def make_leaves(
     avals: Sequence[Any],
     makings: Iterable[tuple[int, Making]],
     shardings: Sequence[Any],
+    compiling: Executor,
     report: Callable[[int], None],
 ) -> list[Any]:
     """The leaf of every making, and the ShapeDtypeStruct itself where there is none.
@@ -31,6 +34,7 @@ def make_leaves(
       makings: how to make some of them, by number. They are taken one by one: kernels
         compile while the next ones are still being planned.
       shardings: of all leaves, None for one of the default device.
+      compiling: the thread for kernels.
       report: is told how many more elements are there.
     """
     leaves: list[Any] = list(avals)
@@ -38,7 +42,7 @@ def make_leaves(
     whole: dict[int, np.ndarray] = {}
     known: dict[int, Full | Given] = {}
     programs: dict[int, dict[int, Compiled]] = {}
-    with Filler(report) as filler:
+    with Filler(compiling, report) as filler:
         for index, making in makings:
             aval, sharding = avals[index], shardings[index]
             if isinstance(making, Compiled):

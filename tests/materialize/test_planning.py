@@ -2,13 +2,15 @@
 
 import sys
 import threading
+import time
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from jaxinit import materialize
-from jaxinit._materialize import _fill, _leaves
+from jaxinit._materialize import _ahead, _fill, _kernels, _leaves
 from jaxinit._materialize._steps import Chain
 
 KEY = jax.random.key(0)
@@ -99,7 +101,8 @@ def test_arrays_are_written_after_planning(monkeypatch):
             yield index, making
             planned.append(index)
 
-    _leaves.make_leaves(flat.leaves, noting(), shardings, lambda count: None)
+    with ThreadPoolExecutor(1) as pool:
+        _leaves.make_leaves(flat.leaves, noting(), shardings, pool, lambda count: None)
     assert written == [101] * 50
 
 
@@ -137,3 +140,68 @@ def test_the_caller_compiles_what_has_not_begun(monkeypatch):
     assert by[1] is by[2] is caller
     for leaf, expected in zip(made, jax.jit(init)(KEY), strict=True):
         assert bool((leaf == expected).all())
+
+
+class AtOnce(Executor):
+    """Compiles where it is asked to."""
+
+    def submit(self, function, /, *args, **kwargs):
+        future = Future()
+        future.set_result(function(*args, **kwargs))
+        return future
+
+
+@pytest.mark.parametrize("worth", [1, 1000, 2**40])
+def test_filling_begins_while_leaves_are_planned(monkeypatch, worth):
+    monkeypatch.setattr(_fill, "_WORTH_LAUNCHING", worth)
+    make, filled, planned = materialize(layers), [], []
+    flat, makings, shardings, _ = make._plan((KEY,), {})
+
+    def slowly():
+        for index, making in makings:
+            yield index, making
+            time.sleep(0.01)
+            planned.append(sum(filled))
+
+    made = _leaves.make_leaves(
+        flat.leaves, slowly(), shardings, AtOnce(), filled.append
+    )
+    # The last leaf is planned when most were filled, unless few are not worth it.
+    assert (planned[-1] > 40 * 256) == (worth < 2**40)
+    assert sum(filled) == sum(leaf.size for leaf in flat.leaves)
+    wanted = jax.tree.leaves(jax.jit(layers)(KEY))
+    for leaf, expected in zip(made, wanted, strict=True):
+        assert bool((leaf == expected).all())
+
+
+def settings():
+    names = "enable_x64", "default_prng_impl", "threefry_partitionable"
+    return [getattr(jax.config, f"jax_{name}") for name in names]
+
+
+def test_the_kernel_of_usual_weights_is_compiled_beside_the_trace():
+    def init(key):
+        return [jax.nn.initializers.he_normal()(key, (20, 30 + i)) for i in range(3)]
+
+    before = _ahead._usual_kernel("cpu", *settings())
+    assert before is not None
+    lowered = _kernels._compiling.cache_info().misses
+    materialize(init)(KEY)
+    assert _kernels._compiling.cache_info().misses == lowered
+
+
+def test_compiling_begins_before_the_trace(monkeypatch):
+    begun = threading.Event()
+    monkeypatch.setattr(_ahead, "_usual_kernel", lambda *settings: begun.set)
+
+    def init(key):
+        assert begun.wait(60)
+        return jax.random.normal(key, (20, 30))
+
+    materialize(init)(KEY)
+
+
+def test_nothing_compiles_ahead_where_nothing_is_filled_in_chunks():
+    assert _ahead._usual_kernel("gpu", *settings()) is None
+    with jax.threefry_partitionable(False):
+        assert _ahead._usual_kernel("cpu", *settings()) is None

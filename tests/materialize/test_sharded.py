@@ -14,7 +14,7 @@ from identical import assert_as_jit, differences
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from jaxinit import materialize
-from jaxinit._materialize import _fill
+from jaxinit._materialize import _rows
 
 KEY = jax.random.key(3)
 MESH = jax.make_mesh((4, 2), ("a", "b"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
@@ -72,13 +72,13 @@ def test_shardings_may_be_a_prefix_of_the_tree():
 
 def test_a_shard_is_all_that_is_filled(monkeypatch):
     filled = []
-    original = _fill._Rows.of.__func__
+    original = _rows.Rows.of.__func__
 
     def counting(cls, orders):
         filled.extend(order.buffer.size for order in orders)
         return original(cls, orders)
 
-    monkeypatch.setattr(_fill._Rows, "of", classmethod(counting))
+    monkeypatch.setattr(_rows.Rows, "of", classmethod(counting))
     sharding = NamedSharding(MESH, PartitionSpec("a", "b"))
     materialize(lambda k: init(k)["matrix"], out_shardings=sharding)(KEY)
     assert filled == [16 * 24 // 8] * 8

@@ -1,0 +1,48 @@
+"""What compiles beside the trace, when nothing is known of the function yet.
+
+Tracing is Python's, on one core. Meanwhile another one compiles the kernel that most
+networks turn out to need, that of a scaled truncated normal, and XLA readies itself for
+the kernels to come.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxinit._compat import setting
+from jaxinit._materialize._fill import ROWS
+from jaxinit._materialize._kernels import compiler
+from jaxinit._materialize._plan import plan
+from jaxinit._materialize._steps import Chain
+
+
+def compiling_ahead() -> ThreadPoolExecutor:
+    """A thread that compiles, and may have begun to."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="jaxinit-compiler")
+    usual = _usual_kernel(
+        jax.default_backend(),
+        setting("jax_enable_x64"),
+        setting("jax_default_prng_impl"),
+        setting("jax_threefry_partitionable"),
+    )
+    if usual is not None:
+        pool.submit(usual)
+    return pool
+
+
+@functools.cache
+def _usual_kernel(backend: str, *settings: Any) -> Callable[[], Any] | None:
+    """What compiles it; None where leaves are not filled by kernels."""
+    if backend != "cpu":
+        return None
+    initializer = jax.nn.initializers.lecun_normal()
+    key = jax.random.key(0)
+    traced = jax.jit(lambda key: initializer(key, (64, 64), np.float32)).trace(key)
+    ((_, making),) = plan(traced.jaxpr, [key], [True], in_chunks=True)
+    return compiler(making, False, ROWS) if isinstance(making, Chain) else None
