@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jaxlib.version
 from jax._src import source_info_util as _source_info
 from jax._src.interpreters.partial_eval import DynamicJaxprTracer as _Tracer
 from jax._src.interpreters.partial_eval import dce_jaxpr as _dce_jaxpr
@@ -50,10 +49,10 @@ def setting(name: str) -> Any:
 def merges_factors() -> bool:
     """Whether XLA makes one constant of two that an array is multiplied by in turn.
 
-    The XLA of jaxlib 0.10 does, that of 0.12 does not; of those between nothing is
-    known here.
+    That of jax 0.10 does, that of 0.12 does not; of those between nothing is known
+    here.
     """
-    return jaxlib.version.__version_info__ < (0, 11)
+    return jax.__version_info__ < (0, 11)
 
 
 def slice_backward(jaxpr: Any, wanted: Sequence[bool]) -> Any:
