@@ -95,7 +95,7 @@ def of_materialize(kind, network):
     clock.wrap(_materialize, "_trace", "trace")
     clock.wrap(_materialize, "plan", "slice and plan")
     clock.wrap(_fill, "compiler", "lower kernels")
-    clock.wrap(_materialize, "compiling_ahead", "begin to compile")
+    clock.wrap(_materialize, "KernelCompiler", "begin to compile")
     clock.wrap(_fill._Group, "go_on", "launch")
     clock.wrap(_fill.Filler, "run", "launch")
     clock.wrap(_fill._Group, "compile_unless_begun", "waiting")

@@ -12,7 +12,7 @@ import jax
 from jaxinit import _paths, _rules
 from jaxinit._collector import collector_paused
 from jaxinit._compat import brief_tracer_errors, setting
-from jaxinit._materialize._ahead import compiling_ahead
+from jaxinit._materialize._ahead import KernelCompiler
 from jaxinit._materialize._explain import explain
 from jaxinit._materialize._leaves import make_leaves
 from jaxinit._materialize._plan import Making, plan
@@ -102,7 +102,7 @@ class Materialize:
 
     @collector_paused()
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        compiling = compiling_ahead()
+        compiling = KernelCompiler()
         try:
             flat, makings, shardings, wanted = self._plan(args, kwargs)
             avals = flat.leaves
@@ -112,8 +112,7 @@ class Materialize:
             report = _counter(self._progress, sum(sizes))
             leaves = make_leaves(avals, makings, shardings, compiling, report)
         finally:
-            # What nobody needs may end when it will.
-            compiling.shutdown(wait=False, cancel_futures=True)
+            compiling.close()
         return flat.unflatten(leaves)
 
     @collector_paused()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -22,18 +22,30 @@ from jaxinit._materialize._plan import plan
 from jaxinit._materialize._steps import Chain
 
 
-def compiling_ahead() -> ThreadPoolExecutor:
-    """A thread that compiles, and may have begun to."""
-    pool = ThreadPoolExecutor(1, thread_name_prefix="jaxinit-compiler")
-    usual = _usual_kernel(
-        jax.default_backend(),
-        setting("jax_enable_x64"),
-        setting("jax_default_prng_impl"),
-        setting("jax_threefry_partitionable"),
-    )
-    if usual is not None:
-        pool.submit(usual)
-    return pool
+class KernelCompiler:
+    """One thread that compiles kernels, and has begun with the usual one."""
+
+    def __init__(self):
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="jaxinit-compiler")
+        self._futures: dict[Callable[[], Any], Future] = {}
+        usual = _usual_kernel(
+            jax.default_backend(),
+            setting("jax_enable_x64"),
+            setting("jax_default_prng_impl"),
+            setting("jax_threefry_partitionable"),
+        )
+        if usual is not None:
+            self.submit(usual)
+
+    def submit(self, compile_kernel: Callable[[], Any]) -> Future:
+        """The compiling of a kernel: the one in line or begun, if there is one."""
+        if compile_kernel not in self._futures:
+            self._futures[compile_kernel] = self._pool.submit(compile_kernel)
+        return self._futures[compile_kernel]
+
+    def close(self):
+        """Begin with nothing more; what nobody needs may end when it will."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import collections
 import concurrent.futures
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -35,6 +35,14 @@ def aligned(count: int, dtype: Any) -> np.ndarray:
     return raw[offset : offset + size].view(dtype)
 
 
+class Compiling(Protocol):
+    """Where kernels compile."""
+
+    def submit(self, compile_kernel: Callable[[], Any]) -> concurrent.futures.Future:
+        """Compile a kernel some time."""
+        ...
+
+
 class Filler:
     """Fills buffers, those of one chain together, by one kernel.
 
@@ -44,13 +52,13 @@ class Filler:
     computing what goes there.
 
     Args:
-      compiling: the thread for kernels.
+      compiling: compiles the kernels.
       done: is told how many more elements are there.
     """
 
     def __init__(
         self,
-        compiling: concurrent.futures.Executor,
+        compiling: Compiling,
         done: Callable[[int], None] = lambda count: None,
     ):
         self._compiler, self._done = compiling, done

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
-from jaxinit._materialize._fill import Filler, aligned
+from jaxinit._materialize._fill import Compiling, Filler, aligned
 from jaxinit._materialize._plan import Full, Given, Making
 from jaxinit._materialize._programs import Compiled, Program
 from jaxinit._materialize._rows import Order, Stretch
@@ -24,7 +23,7 @@ def make_leaves(
     avals: Sequence[Any],
     makings: Iterable[tuple[int, Making]],
     shardings: Sequence[Any],
-    compiling: Executor,
+    compiling: Compiling,
     report: Callable[[int], None],
 ) -> list[Any]:
     """The leaf of every making, and the ShapeDtypeStruct itself where there is none.
@@ -34,7 +33,7 @@ def make_leaves(
       makings: how to make some of them, by number. They are taken one by one: kernels
         compile while the next ones are still being planned.
       shardings: of all leaves, None for one of the default device.
-      compiling: the thread for kernels.
+      compiling: compiles the kernels.
       report: is told how many more elements are there.
     """
     leaves: list[Any] = list(avals)

@@ -3,7 +3,7 @@
 import sys
 import threading
 import time
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +83,15 @@ def test_every_kernel_is_known_before_most_leaves_are_planned():
     assert sorted(index for index, _ in made) == list(range(101))
 
 
+class AtOnce:
+    """Compiles where it is asked to."""
+
+    def submit(self, compile_kernel):
+        future = Future()
+        future.set_result(compile_kernel())
+        return future
+
+
 def test_arrays_are_written_after_planning(monkeypatch):
     """The thread that compiles waits for Python's lock longer each time it is lent."""
     written, planned = [], []
@@ -101,8 +110,7 @@ def test_arrays_are_written_after_planning(monkeypatch):
             yield index, making
             planned.append(index)
 
-    with ThreadPoolExecutor(1) as pool:
-        _leaves.make_leaves(flat.leaves, noting(), shardings, pool, lambda count: None)
+    _leaves.make_leaves(flat.leaves, noting(), shardings, AtOnce(), lambda count: None)
     assert written == [101] * 50
 
 
@@ -140,15 +148,6 @@ def test_the_caller_compiles_what_has_not_begun(monkeypatch):
     assert by[1] is by[2] is caller
     for leaf, expected in zip(made, jax.jit(init)(KEY), strict=True):
         assert bool((leaf == expected).all())
-
-
-class AtOnce(Executor):
-    """Compiles where it is asked to."""
-
-    def submit(self, function, /, *args, **kwargs):
-        future = Future()
-        future.set_result(function(*args, **kwargs))
-        return future
 
 
 @pytest.mark.parametrize("worth", [1, 1000, 2**40])
@@ -199,6 +198,26 @@ def test_compiling_begins_before_the_trace(monkeypatch):
         return jax.random.normal(key, (20, 30))
 
     materialize(init)(KEY)
+
+
+def test_a_kernel_that_is_being_compiled_is_not_compiled_again(monkeypatch):
+    """Neither by another task nor by the caller, when the trace is over before it."""
+    traced, calls = threading.Event(), []
+
+    def usual():
+        calls.append(threading.current_thread())
+        assert traced.wait(60)
+
+    monkeypatch.setattr(_ahead, "_usual_kernel", lambda *settings: usual)
+    compiling = _ahead.KernelCompiler()
+    while not calls:
+        time.sleep(0.01)
+    future = compiling.submit(usual)
+    assert not future.cancel()
+    traced.set()
+    future.result(60)
+    compiling.close()
+    assert len(calls) == 1
 
 
 def test_nothing_compiles_ahead_where_nothing_is_filled_in_chunks():
