@@ -30,8 +30,8 @@ class KernelCompiler:
         self._futures: dict[Callable[[], Any], Future] = {}
         usual = _usual_kernel(
             jax.default_backend(),
-            setting("jax_enable_x64"),
             setting("jax_default_prng_impl"),
+            setting("jax_enable_x64"),
             setting("jax_threefry_partitionable"),
         )
         if usual is not None:
@@ -49,12 +49,17 @@ class KernelCompiler:
 
 
 @functools.cache
-def _usual_kernel(backend: str, *settings: Any) -> Callable[[], Any] | None:
+def _usual_kernel(backend: str, impl: str, *settings: Any) -> Callable[[], Any] | None:
     """What compiles it; None where leaves are not filled by kernels."""
-    if backend != "cpu":
+    if backend != "cpu" or impl != "threefry2x32":
         return None
     initializer = jax.nn.initializers.lecun_normal()
-    key = jax.random.key(0)
-    traced = jax.jit(lambda key: initializer(key, (64, 64), np.float32)).trace(key)
-    ((_, making),) = plan(traced.jaxpr, [key], [True], in_chunks=True)
+
+    def weights(words: jax.Array) -> jax.Array:
+        key = jax.random.wrap_key_data(words, impl=impl)
+        return initializer(key, (64, 64), np.float32)
+
+    words = np.zeros(2, np.uint32)
+    traced = jax.jit(weights).trace(jax.ShapeDtypeStruct(words.shape, words.dtype))
+    ((_, making),) = plan(traced.jaxpr, [words], [True], in_chunks=True)
     return compiler(making, False, ROWS) if isinstance(making, Chain) else None

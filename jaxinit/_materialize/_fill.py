@@ -118,7 +118,7 @@ class _Group:
         self._done = done
         self._orders: list[Order] = []  # not launched yet
         self._elements = 0  # of these
-        self._backed: dict[int, concurrent.futures.Future] = {}
+        self._backed: dict[Order, concurrent.futures.Future] = {}
         self._batch: _Batch | None = None  # being launched
         self._flights: collections.deque[_Flight] = collections.deque()
         self._free: list[Any] = []  # to write results over
@@ -128,7 +128,7 @@ class _Group:
         self._orders.append(order)
         self._elements += order.buffer.size
         if backed is not None:
-            self._backed[id(order)] = backed
+            self._backed[order] = backed
 
     def compile_unless_begun(self):
         """The caller, who has nothing else to do, compiles what is still in line."""
@@ -174,8 +174,8 @@ class _Group:
         return False
 
     def _wait_for_memory(self, order: Order):
-        if id(order) in self._backed:
-            self._backed[id(order)].result()
+        if order in self._backed:
+            self._backed[order].result()
 
 
 @dataclasses.dataclass

@@ -34,7 +34,7 @@ class Stretch:
     pitch: int = PLAIN
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Order:
     """One buffer to fill: a chain, the stretches of it that are wanted, where to."""
 

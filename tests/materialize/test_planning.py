@@ -174,7 +174,7 @@ def test_filling_begins_while_leaves_are_planned(monkeypatch, worth):
 
 
 def settings():
-    names = "enable_x64", "default_prng_impl", "threefry_partitionable"
+    names = "default_prng_impl", "enable_x64", "threefry_partitionable"
     return [getattr(jax.config, f"jax_{name}") for name in names]
 
 
@@ -222,5 +222,7 @@ def test_a_kernel_that_is_being_compiled_is_not_compiled_again(monkeypatch):
 
 def test_nothing_compiles_ahead_where_nothing_is_filled_in_chunks():
     assert _ahead._usual_kernel("gpu", *settings()) is None
+    with jax.default_prng_impl("rbg"):
+        assert _ahead._usual_kernel("cpu", *settings()) is None
     with jax.threefry_partitionable(False):
         assert _ahead._usual_kernel("cpu", *settings()) is None
