@@ -82,6 +82,16 @@ def test_strange_constants_stay_literals():
     assert len(strange & ordinary) == _compat.merges_factors()
 
 
+def test_products_that_other_leaves_are_made_of_are_those_of_jit():
+    def init(key):
+        draws = jax.random.normal(key, (17, 40))
+        first = draws * 0.3
+        second = first * 0.7
+        return [first, second, second * 1.3, first + draws]
+
+    assert_as_jit(init, KEY)
+
+
 def test_a_scale_that_is_an_argument_is_not_merged():
     """XLA does not know it, and multiplies twice."""
 
