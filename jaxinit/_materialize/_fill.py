@@ -19,20 +19,12 @@ import numpy as np
 from jaxinit._materialize._kernels import ROW, compiler, scratch
 from jaxinit._materialize._rows import PLAIN, Order, Rows
 from jaxinit._materialize._steps import Chain
+from jaxinit._memory import back
 
 ROWS = 256  # of a launch: 2^20 elements, 4 MB of float32
 IN_FLIGHT = 2
-_PAGE = 4096
 _WORTH_LAUNCHING = 8 * ROWS * ROW  # elements, while more may come
 _WORTH_BACKING = 2**20  # bytes of a buffer; a task for fewer costs more than it spares
-
-
-def aligned(count: int, dtype: Any) -> np.ndarray:
-    """An uninitialised vector that starts on a cache line, as a zero-copy needs."""
-    size = count * np.dtype(dtype).itemsize
-    raw = np.empty(size + 64, np.uint8)
-    offset = -raw.ctypes.data % 64
-    return raw[offset : offset + size].view(dtype)
 
 
 class Compiling(Protocol):
@@ -89,7 +81,7 @@ class Filler:
             self._groups[name] = group
         backed = None
         if order.buffer.nbytes >= _WORTH_BACKING:
-            backed = self._backer.submit(_back, order.buffer)
+            backed = self._backer.submit(back, order.buffer)
         group.take(order, backed)
         group.go_on()
 
@@ -211,11 +203,6 @@ class _Flight:
 
     def land(self, ready: Callable[[Order], Any]) -> int:
         return self.batch.rows.land(self.start, self.values, self.batch.orders, ready)
-
-
-def _back(buffer: np.ndarray):
-    """Touch every page of a buffer, which then has memory of its own."""
-    buffer.view(np.uint8)[::_PAGE] = 0
 
 
 def _padded(column: np.ndarray, height: int) -> np.ndarray:

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxpr_as_fun
 
-from jaxinit._materialize._fill import Compiling, Filler, aligned
+from jaxinit._materialize._fill import Compiling, Filler
 from jaxinit._materialize._plan import Full, Given, Making
 from jaxinit._materialize._programs import Compiled, Program
 from jaxinit._materialize._rows import Order, Stretch
 from jaxinit._materialize._steps import Chain
+from jaxinit._memory import vector
 
 
 def make_leaves(
@@ -146,7 +147,7 @@ def _ordered(
     Without a sharding that is an array of the host, to be handed over with others.
     """
     if sharding is None:
-        buffer = aligned(aval.size, aval.dtype)
+        buffer = vector(aval.size, aval.dtype)
         order = Order(chain, aval.size, [Stretch(0, aval.size)], buffer)
         return [order], lambda: buffer.reshape(aval.shape)
     buffers: dict[Any, np.ndarray] = {}
@@ -155,7 +156,7 @@ def _ordered(
     for index in indices.values():
         shape = _shape_of(index, aval.shape)
         if _hashable(index) not in buffers:
-            buffer = aligned(math.prod(shape), aval.dtype)
+            buffer = vector(math.prod(shape), aval.dtype)
             buffers[_hashable(index)] = buffer.reshape(shape)
             stretches = list(_stretches(index, aval.shape))
             orders.append(Order(chain, aval.size, stretches, buffer))

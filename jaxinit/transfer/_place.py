@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
 
-from jaxinit._materialize._fill import aligned
+from jaxinit._memory import vector
 from jaxinit.transfer._copying import copy, copy_columns, turns_rows
 from jaxinit.transfer._finite import is_finite
 from jaxinit.transfer._recipe import Recipe
@@ -143,7 +143,7 @@ def _turned(reader: Reader, recipe: Recipe, dtype: np.dtype) -> np.ndarray | Non
     ):
         return None
     shape = shape_after(steps, leaf.shape)
-    values = aligned(leaf.size, dtype).reshape(shape)
+    values = vector(leaf.size, dtype).reshape(shape)
 
     def columns(start: int, stop: int) -> np.ndarray:
         part = leaf.read(slice(start, stop), nonfinite="allow")
@@ -178,7 +178,7 @@ def _cast(found: Any, dtype: np.dtype, checks: Checks, lent: bool) -> np.ndarray
     found = np.asarray(found)
     values = found
     if lent or found.dtype != dtype or not found.flags.c_contiguous:
-        values = aligned(found.size, dtype).reshape(found.shape)
+        values = vector(found.size, dtype).reshape(found.shape)
         with np.errstate(over="ignore", invalid="ignore"):
             copy(values, found)
     if jnp.issubdtype(dtype, jnp.inexact):

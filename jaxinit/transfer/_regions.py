@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from jaxinit._errors import CheckpointError
-from jaxinit._materialize._fill import aligned
+from jaxinit._memory import vector
 from jaxinit.transfer._origin import Origin
 from jaxinit.transfer._source import Leaf
 
@@ -54,7 +54,7 @@ class Region:
                     "it has changed since it was opened"
                 )
             if _is_contiguous(shape, strides, self.dtype.itemsize):
-                values = aligned(math.prod(shape), self.dtype).reshape(shape)
+                values = vector(math.prod(shape), self.dtype).reshape(shape)
                 file.seek(start)
                 _read_into(file, values, self.file)
             else:
