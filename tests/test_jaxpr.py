@@ -15,6 +15,7 @@ from jax.extend.core import Literal, Primitive, jaxpr_as_fun
 from jax.sharding import PartitionSpec
 
 from jaxinit import _jaxpr, _primitives
+from jaxinit._inlining import inline
 
 VECTOR = jnp.arange(1.0, 4.0)
 
@@ -66,7 +67,7 @@ LOOPS = {"scan": "scan", "while": "while", "cond": "cond"}
 @pytest.mark.parametrize("name", CALLS)
 def test_inlining_keeps_every_value_and_leaves_no_call(name):
     original = program(CALLS[name], VECTOR)
-    flat = _jaxpr.inline(original)
+    flat = inline(original)
     same(run(flat, VECTOR), run(original, VECTOR))
     assert not any(
         sub.kind == "inline"
@@ -77,7 +78,7 @@ def test_inlining_keeps_every_value_and_leaves_no_call(name):
 
 def test_inlining_renames_a_program_that_is_called_twice():
     double = jax.jit(lambda x: x * 2)
-    flat = _jaxpr.inline(program(lambda x: double(double(x)) + double(x), VECTOR))
+    flat = inline(program(lambda x: double(double(x)) + double(x), VECTOR))
     made = [var for eqn in flat.jaxpr.eqns for var in eqn.outvars]
     assert len(made) == len(set(made))
 
@@ -99,7 +100,7 @@ def test_any_nest_of_calls_inlines_to_the_same_values(parts):
         return lambda y: function(y) + x
 
     original = program(f, VECTOR)
-    same(run(_jaxpr.inline(original), VECTOR), run(original, VECTOR))
+    same(run(inline(original), VECTOR), run(original, VECTOR))
 
 
 def subs(f, *args):
@@ -128,7 +129,7 @@ def test_what_is_not_understood_is_opaque():
     mapped = jax.shard_map(lambda x: x * 2, mesh=mesh, in_specs=spec, out_specs=spec)
     (sub,) = subs(mapped, jnp.ones(4))
     assert sub.kind == "opaque"  # its program sees the shards
-    flat = _jaxpr.inline(program(mapped, jnp.ones(4)))
+    flat = inline(program(mapped, jnp.ones(4)))
     assert "shard_map" in names(flat)
 
 
@@ -186,7 +187,7 @@ def test_how_two_elements_are_combined_is_no_program_of_its_own(combine):
         for sub in _jaxpr.subprograms(eqn)
     ]
     assert set(kinds) <= {"inline"}
-    flat = _jaxpr.inline(program(combine, VECTOR))
+    flat = inline(program(combine, VECTOR))
     same(run(flat, VECTOR), run(program(combine, VECTOR), VECTOR))
 
 
@@ -317,7 +318,7 @@ def test_the_line_of_what_jax_does_inside_is_that_of_the_call():
     where = _jaxpr.source_location(inner, within)
     assert where is not None
     assert where.endswith("second)")
-    (flat,) = _jaxpr.inline(closed).jaxpr.eqns[-1:]
+    (flat,) = inline(closed).jaxpr.eqns[-1:]
     assert _jaxpr.source_location(flat) == where
 
 
@@ -337,7 +338,7 @@ def test_the_line_is_the_users_even_inside_of_a_library():
 def test_inlining_keeps_the_scopes_of_calls():
     inner = jax.jit(jax.named_scope("inside")(jnp.sin))
     closed = program(jax.named_scope("outside")(inner), VECTOR)
-    (eqn,) = _jaxpr.inline(closed).jaxpr.eqns
+    (eqn,) = inline(closed).jaxpr.eqns
     names = str(eqn.source_info.name_stack)
     assert names.startswith("outside")
     assert names.endswith("inside")
@@ -353,7 +354,7 @@ def test_inlining_renames_the_references_of_effects():
         increment(reference)
         return reference[...]
 
-    flat = _jaxpr.inline(program(f, VECTOR))
+    flat = inline(program(f, VECTOR))
     same(run(flat, VECTOR), [VECTOR + 1])
     known = {var for eqn in flat.jaxpr.eqns for var in eqn.outvars}
     for eqn in flat.jaxpr.eqns:
@@ -362,7 +363,7 @@ def test_inlining_renames_the_references_of_effects():
 
 
 def test_outputs_of_the_flat_program_may_be_literals():
-    flat = _jaxpr.inline(program(lambda x: jax.jit(lambda: 2.0)(), VECTOR))
+    flat = inline(program(lambda x: jax.jit(lambda: 2.0)(), VECTOR))
     assert isinstance(flat.jaxpr.outvars[0], Literal)
 
 

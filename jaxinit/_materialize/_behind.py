@@ -6,7 +6,8 @@ from typing import Any
 
 from jax.extend.core import Literal
 
-from jaxinit._materialize._host import Host, Unknown
+from jaxinit._materialize._exact import Unknown
+from jaxinit._materialize._host import Host
 from jaxinit._primitives import RESHAPING
 
 
@@ -23,12 +24,19 @@ class Behind:
         self.host, self.leaf = host, leaf
         self.size = self.last_axis = leaf.aval.size
         self._walked: set[Any] = set()
+        self._unshaped: dict[Any, Any] = {}
         self._shapes: set[tuple[Any, ...]] = set()
         self._sizes: dict[tuple[Any, ...], int] = {}
-        self._random: dict[Any, bool] = {}
 
     def unshaped(self, var: Any) -> Any:
         """Walk back through reshapes, which are the identity on the flat index."""
+        if isinstance(var, Literal):
+            return var
+        if var not in self._unshaped:
+            self._unshaped[var] = self._walk(var)
+        return self._unshaped[var]
+
+    def _walk(self, var: Any) -> Any:
         while not isinstance(var, Literal):
             eqn = self.host.producer.get(var)
             self._walked.add(var)
@@ -52,28 +60,9 @@ class Behind:
             self._sizes[shape] = var.aval.size
         return self._sizes[shape]
 
-    def is_random(self, root: Any) -> bool:
+    def is_random(self, var: Any) -> bool:
         """Whether random bits lie behind a variable."""
-        stack = [root]
-        while stack:
-            var = stack[-1]
-            eqn = None if isinstance(var, Literal) else self.host.producer.get(var)
-            if eqn is None or eqn.primitive.name == "random_bits":
-                if not isinstance(var, Literal):
-                    self._random[var] = eqn is not None
-                stack.pop()
-                continue
-            if var in self._random:
-                stack.pop()
-                continue
-            behind = [v for v in eqn.invars if not isinstance(v, Literal)]
-            missing = [v for v in behind if v not in self._random]
-            if missing:
-                stack.extend(missing)
-                continue
-            stack.pop()
-            self._random[var] = any(self._random[v] for v in behind)
-        return self._random.get(root, False)
+        return not isinstance(var, Literal) and var in self.host.random
 
     def is_shared(self) -> bool:
         """Whether other leaves are made of draws of this one, or are it."""

@@ -20,9 +20,10 @@ from jax.extend.core import Literal
 
 from jaxinit._compat import setting
 from jaxinit._materialize._behind import Behind
+from jaxinit._materialize._exact import Unknown, is_threefry
 from jaxinit._materialize._hoisting import Hoisted, hoist
-from jaxinit._materialize._host import Host, Unknown, is_threefry
-from jaxinit._materialize._steps import Chain, Step, literal, name_of, runner
+from jaxinit._materialize._host import Host
+from jaxinit._materialize._steps import Chain, Step, name_of, runner
 from jaxinit._primitives import ELEMENTWISE
 
 # XLA computes these by other instructions where the last axis is shorter than this: it
@@ -63,7 +64,7 @@ class _Builder:
 
     def build(self) -> Chain:
         root = self.behind.unshaped(self.root)
-        if isinstance(root, Literal) or not self.behind.is_random(root):
+        if not self.behind.is_random(root):
             raise NotAChain("draws nothing")
         scalar = hoist(self.behind, root)
         last = self._visit(root, scalar)
@@ -89,7 +90,7 @@ class _Builder:
             if self._number(var) is not None:
                 continue
             if isinstance(var, Literal):
-                self._add(var, literal(np.asarray(var.val, var.aval.dtype)), None)
+                self._add(var, self.host.literal(var), None)
                 continue
             random = self.behind.is_random(var)
             if var is not root and hoisted is not None and var is hoisted.scalar:
@@ -184,8 +185,7 @@ class _Builder:
                 number = self._number(self.behind.unshaped(operand))
                 assert number is not None
             operands.append(number)
-        params = tuple((name, repr(value)) for name, value in eqn.params.items())
-        name = name_of(var.aval.dtype)
+        params, name = self.host.params_text(eqn), name_of(var.aval.dtype)
         step = Step(eqn.primitive.name, tuple(operands), params, name, random)
 
         def bind(*values: Any) -> Any:

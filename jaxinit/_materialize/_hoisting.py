@@ -15,7 +15,7 @@ from jax.extend.core import Literal
 
 from jaxinit import _compat
 from jaxinit._materialize._behind import Behind
-from jaxinit._materialize._host import Unknown
+from jaxinit._materialize._exact import Unknown
 from jaxinit._primitives import RESHAPING
 
 _HOISTING = frozenset(("mul", "div", "add", "sub"))
@@ -85,7 +85,7 @@ def _with_a_scalar(behind: Behind, var: Any) -> tuple[Any, Any] | None:
     if eqn is None or eqn.primitive.name not in _HOISTING:
         return None
     first, second = eqn.invars
-    random = [not isinstance(v, Literal) and behind.is_random(v) for v in eqn.invars]
+    random = [behind.is_random(v) for v in eqn.invars]
     if sum(random) != 1:
         return None
     return (first, second) if random[0] else (second, first)
@@ -106,9 +106,7 @@ def _folds(behind: Behind, var: Any, inner: Any) -> bool:
     if before is None or before.primitive.name not in _HOISTING:
         return False
     same = (before.primitive.name in sums) == (producer[var].primitive.name in sums)
-    return same and not all(
-        not isinstance(v, Literal) and behind.is_random(v) for v in before.invars
-    )
+    return same and not all(behind.is_random(v) for v in before.invars)
 
 
 def _value(behind: Behind, var: Any) -> np.ndarray:

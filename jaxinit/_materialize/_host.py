@@ -17,20 +17,14 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
 from jaxinit import _threefry
-from jaxinit._compat import setting
-
-_FLOAT_OPERATIONS = {
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "div": np.divide,
-    "sqrt": np.sqrt,
-    "neg": np.negative,
-}
-
-
-class Unknown(Exception):
-    """The host does not compute this value; a program has to."""
+from jaxinit._materialize._exact import (
+    FLOAT_OPERATIONS,
+    Unknown,
+    apply,
+    is_key,
+    is_threefry,
+)
+from jaxinit._materialize._steps import Step, literal
 
 
 class Host:
@@ -50,6 +44,8 @@ class Host:
         constants = zip(program.jaxpr.constvars, program.consts, strict=True)
         self._given = dict(given) | dict(constants)
         self._known: dict[Any, Any] = {}
+        self._literals: dict[int, Step] = {}
+        self._texts: dict[int, tuple[tuple[str, str], ...]] = {}
         # What derives from arguments is computed at run time in the reference too,
         # where a product and a sum may be rounded once.
         self._variable = set(program.jaxpr.invars)
@@ -62,6 +58,33 @@ class Host:
     def position(self) -> dict[int, int]:
         """Where in the program an equation stands, by its id."""
         return {id(eqn): place for place, eqn in enumerate(self._eqns)}
+
+    # Every call of a function holds the same literals and parameters, once inlined.
+
+    def literal(self, atom: Any) -> Step:
+        """A literal as a step of a chain."""
+        if id(atom) not in self._literals:
+            self._literals[id(atom)] = literal(self.value(atom))
+        return self._literals[id(atom)]
+
+    def params_text(self, eqn: Any) -> tuple[tuple[str, str], ...]:
+        """What tells an equation's parameters from others'."""
+        if id(eqn.params) not in self._texts:
+            texts = tuple((name, repr(value)) for name, value in eqn.params.items())
+            self._texts[id(eqn.params)] = texts
+        return self._texts[id(eqn.params)]
+
+    @functools.cached_property
+    def random(self) -> set[Any]:
+        """The variables that random bits lie behind."""
+        found: set[Any] = set()
+        for eqn in self._eqns:
+            draws = eqn.primitive.name == "random_bits"
+            if draws or any(
+                not isinstance(var, Literal) and var in found for var in eqn.invars
+            ):
+                found.update(eqn.outvars)
+        return found
 
     @functools.cached_property
     def users(self) -> dict[Any, list[Any]]:
@@ -153,25 +176,15 @@ class Host:
         if variable:
             self._variable.update(eqn.outvars)
         out = var.aval
-        rounds = eqn.primitive.name in _FLOAT_OPERATIONS
+        rounds = eqn.primitive.name in FLOAT_OPERATIONS
         rounds &= jnp.issubdtype(out.dtype, jnp.floating)
         if rounds and (variable or out.size > 1):
             return None
         try:
             operands = [self.value(operand) for operand in eqn.invars]
-            return _apply(eqn, operands, eqn.outvars.index(var))
+            return apply(eqn, operands, eqn.outvars.index(var))
         except Unknown:
             return None
-
-
-def is_key(aval: Any) -> bool:
-    """Whether this is the type of random keys."""
-    return jnp.issubdtype(aval.dtype, jax.dtypes.prng_key)
-
-
-def is_threefry(aval: Any) -> bool:
-    """Whether this is the type of threefry keys."""
-    return is_key(aval) and _threefry.is_threefry(aval.dtype)
 
 
 def wrapped(data: np.ndarray, aval: Any) -> jax.Array:
@@ -195,81 +208,3 @@ def _as_host(value: Any) -> np.ndarray | None:
 
 def _is_small(eqn: Any) -> bool:
     return sum(var.aval.size for var in eqn.outvars) <= 4096
-
-
-def _apply(eqn: Any, operands: list[np.ndarray], result: int) -> np.ndarray:
-    """One result of an equation in numpy, exactly as XLA computes it, or Unknown."""
-    name, params = eqn.primitive.name, eqn.params
-    out = eqn.outvars[result].aval
-    if name == "unstack":
-        return np.take(operands[0], result, params["axis"])
-    if len(eqn.outvars) > 1:
-        raise Unknown
-    # A key has a trailing axis here that its type does not have.
-    extra = (2,) if is_key(out) else ()
-    if is_key(out) and not is_threefry(out):
-        raise Unknown
-    if name == "random_wrap":
-        return operands[0]
-    if name == "random_unwrap":
-        return operands[0]
-    if name == "random_seed":
-        return _threefry.seed(operands[0])
-    if name == "random_fold_in":
-        return _threefry.fold_in(operands[0], operands[1])
-    if name == "random_split":
-        if not setting("jax_threefry_partitionable"):
-            raise Unknown
-        return _threefry.split(operands[0], params["shape"])
-    if name in ("random_clone", "copy", "stop_gradient"):
-        return operands[0]
-    if name in ("reshape", "squeeze"):
-        if params.get("dimensions") is not None and name == "reshape":
-            raise Unknown
-        return operands[0].reshape((*out.shape, *extra))
-    if name == "broadcast_in_dim" and len(operands) == 1:
-        dims = params["broadcast_dimensions"]
-        sizes = [1] * len(out.shape)
-        for axis, dim in enumerate(dims):
-            sizes[dim] = operands[0].shape[axis]
-        return np.broadcast_to(
-            operands[0].reshape((*sizes, *extra)), (*out.shape, *extra)
-        )
-    if name == "slice":
-        strides = params["strides"] or (1,) * len(params["start_indices"])
-        limits = zip(
-            params["start_indices"], params["limit_indices"], strides, strict=True
-        )
-        return operands[0][tuple(slice(*limit) for limit in limits)]
-    if name == "concatenate":
-        return np.concatenate(operands, params["dimension"])
-    if name == "convert_element_type" and not is_key(out):
-        return _converted(operands[0], out.dtype)
-    if name == "iota":
-        sizes = [1] * len(out.shape)
-        sizes[params["dimension"]] = -1
-        count = np.arange(out.shape[params["dimension"]], dtype=out.dtype)
-        return np.broadcast_to(count.reshape(sizes), out.shape)
-    return _arithmetic(name, operands, out)
-
-
-def _converted(operand: np.ndarray, dtype: Any) -> np.ndarray:
-    exact = np.issubdtype(dtype, np.integer) and np.issubdtype(
-        operand.dtype, np.integer
-    )
-    floats = dtype in (np.float32, np.float64)
-    if not exact and not (floats and operand.dtype.kind in "iufb"):
-        raise Unknown
-    return operand.astype(dtype)
-
-
-def _arithmetic(name: str, operands: list[np.ndarray], out: Any) -> np.ndarray:
-    """Correctly rounded operations, and integers modulo their width."""
-    operation = _FLOAT_OPERATIONS.get(name)
-    kinds = {operand.dtype.kind for operand in operands}
-    integers = kinds <= {"i", "u"} and name in ("add", "sub", "mul")
-    floats = all(operand.dtype in (np.float32, np.float64) for operand in operands)
-    if operation is None or not (integers or floats):
-        raise Unknown
-    with np.errstate(all="ignore"):
-        return np.asarray(operation(*operands)).astype(out.dtype)

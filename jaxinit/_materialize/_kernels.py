@@ -32,7 +32,7 @@ def _compiling(
 
 
 @functools.cache
-def _wide_vectors() -> dict[str, str]:
+def _wide_vectors() -> dict[str, str | bool]:
     """The option by which XLA uses vectors of 512 bits where the processor has them.
 
     By itself it does not, so that code of other kinds does not slow down beside such.

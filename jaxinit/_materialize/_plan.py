@@ -20,8 +20,10 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
 from jaxinit import _jaxpr
+from jaxinit._inlining import inline
 from jaxinit._materialize._chains import NotAChain, chain_of
-from jaxinit._materialize._host import Host, Unknown, is_key, wrapped
+from jaxinit._materialize._exact import Unknown, is_key
+from jaxinit._materialize._host import Host, wrapped
 from jaxinit._materialize._programs import Compiled, Rest, compiled
 from jaxinit._materialize._scans import vectorize_scans
 from jaxinit._materialize._steps import Chain
@@ -65,7 +67,7 @@ def plan(
         compiled for it instead, equal ones once.
     """
     sliced = _jaxpr.slice_backward(closed, list(wanted))
-    whole = _jaxpr.inline(sliced)
+    whole = inline(sliced)
     flat = vectorize_scans(whole)
     known = [None if isinstance(a, jax.ShapeDtypeStruct) else a for a in arguments]
     host, host_of_whole = Host(flat, known), Host(whole, known)

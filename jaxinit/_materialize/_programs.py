@@ -13,7 +13,8 @@ import numpy as np
 from jax.core import ShapedArray
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
-from jaxinit._materialize._host import Host, Unknown, is_key, is_threefry, wrapped
+from jaxinit._materialize._exact import Unknown, is_key, is_threefry
+from jaxinit._materialize._host import Host, wrapped
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.extend.core import Literal as Constant
 
 from jaxinit._compat import scan_counts
-from jaxinit._jaxpr import inline
+from jaxinit._inlining import inline
 
 
 def vectorize_scans(program: ClosedJaxpr) -> ClosedJaxpr:

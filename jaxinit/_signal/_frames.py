@@ -11,6 +11,7 @@ from jax.extend.core import ClosedJaxpr
 from jax.extend.core import Literal as Constant
 
 from jaxinit import _jaxpr
+from jaxinit._inlining import inline
 from jaxinit._signal._use import Site
 
 
@@ -44,7 +45,7 @@ class Frame:
 
 def frame_of(program: ClosedJaxpr, site: Site = (), within: tuple = ()) -> Frame:
     """The frame of a program that stands at a site."""
-    flat = _jaxpr.inline(program)
+    flat = inline(program)
     addresses = list(_addresses(program, site, ()))
     eqns = flat.jaxpr.eqns
     if len(addresses) != len(eqns):

@@ -13,6 +13,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 
 from jaxinit import _compat, _jaxpr, _paths
 from jaxinit._containers import loaded
+from jaxinit._inlining import inline
 from jaxinit._primitives import STRUCTURAL, TRANSPARENT
 
 # What only moves or converts elements is no intermediate of its own.
@@ -114,7 +115,7 @@ def as_program(f: Callable[..., Any], inputs: Sequence[Any]) -> Program:
     traced = _jaxpr.trace(
         lambda params, *inputs: function(params, *inputs), params, *inputs
     )
-    program = _jaxpr.inline(traced.program)
+    program = inline(traced.program)
     invars = list(program.jaxpr.invars)
     names = [name.full for name in _paths.flatten(params).names]
     arrays = [*jax.tree.leaves(params), *jax.tree.leaves(inputs)]
