@@ -79,7 +79,8 @@ class _Builder:
         steps, binds = tuple(self.steps), tuple(self.binds)
         run = runner(steps, binds, last)
         dtype = np.dtype(self.root.aval.dtype)
-        return Chain(steps, tuple(self.keys), value, dtype, self.copies or 1, run)
+        copies = self.copies or 1
+        return Chain(steps, tuple(self.keys), value, dtype, copies, short, run)
 
     def _visit(self, root: Any, hoisted: Hoisted | None) -> int:
         """Number the steps behind a variable in the order they are first needed."""

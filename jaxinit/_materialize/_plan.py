@@ -66,13 +66,36 @@ def plan(
       in_chunks: whether chains are filled on the host. On an accelerator they are
         compiled for it instead, equal ones once.
     """
-    sliced = _jaxpr.slice_backward(closed, list(wanted))
+    plans = _planned(closed, arguments, wanted, wanted, in_chunks)
+    if not all(wanted):
+        plans = list(plans)
+        # The rest may share draws with these: then they are what they are beside it.
+        if any(_depends_on_the_rest(making) for _, making in plans):
+            everything = [True] * len(wanted)
+            plans = _planned(closed, arguments, everything, wanted, in_chunks)
+    yield from plans
+
+
+def _depends_on_the_rest(making: Making) -> bool:
+    """Whether XLA might compute this otherwise where more is made of what it draws."""
+    return isinstance(making, Compiled) or (isinstance(making, Chain) and making.short)
+
+
+def _planned(
+    closed: ClosedJaxpr,
+    arguments: Sequence[Any],
+    planned: Sequence[bool],
+    wanted: Sequence[bool],
+    in_chunks: bool,
+) -> Iterator[tuple[int, Making]]:
+    """How to make each wanted output, as part of a program of the planned ones."""
+    sliced = _jaxpr.slice_backward(closed, list(planned))
     whole = inline(sliced)
     flat = vectorize_scans(whole)
     known = [None if isinstance(a, jax.ShapeDtypeStruct) else a for a in arguments]
     host, host_of_whole = Host(flat, known), Host(whole, known)
     rest: list[Rest] = []
-    outputs = [index for index, want in enumerate(wanted) if want]
+    outputs = [index for index, found in enumerate(planned) if found]
     for position in _one_of_each_type_first(flat.jaxpr.outvars):
         index = outputs[position]
         var, own = flat.jaxpr.outvars[position], whole.jaxpr.outvars[position]
@@ -83,11 +106,11 @@ def plan(
             continue
         if isinstance(making, Chain) and not in_chunks:
             rest.append(Rest(index, own, "accelerators run whole programs", True))
-        else:
+        elif wanted[index]:
             yield index, making
     rest.sort(key=lambda leaf: leaf.index)
     together = len(wanted) > 1
-    yield from compiled(whole, host_of_whole, known, rest, together)
+    yield from compiled(whole, host_of_whole, known, rest, wanted, together)
 
 
 def _one_of_each_type_first(outvars: Sequence[Any]) -> list[int]:

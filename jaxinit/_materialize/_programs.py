@@ -64,6 +64,7 @@ def compiled(
     host: Host,
     known: list[Any],
     rest: list[Rest],
+    wanted: Sequence[bool],
     together: bool,
 ) -> Iterator[tuple[int, Compiled]]:
     """The programs of leaves that only programs can make.
@@ -73,10 +74,19 @@ def compiled(
       host: what is known of it.
       known: the values of its arguments, None where only a shape is known.
       rest: the leaves.
+      wanted: for each output of the function whether it is wanted. Others are made only
+        with wanted ones that share their work, and if their arguments are known.
       together: whether the function has other leaves, too.
     """
     programs = []
+    rest = [
+        leaf
+        for leaf in rest
+        if wanted[leaf.index] or _is_made(leaf, host, whole, known)
+    ]
     for leaves in _sharing(host, rest):
+        if not any(wanted[leaf.index] for leaf in leaves):
+            continue
         programs.append((leaves, _program(leaves, whole, host, known, together)))
     times = collections.Counter(program.name for _, program in programs)
     # What is there once is compiled together, as jit would: one compilation is less
@@ -87,7 +97,21 @@ def compiled(
         programs.append((once, _program(once, whole, host, known, together)))
     for leaves, program in programs:
         for output, leaf in enumerate(leaves):
-            yield leaf.index, Compiled(program, output, leaf.why, leaf.local)
+            if wanted[leaf.index]:
+                yield leaf.index, Compiled(program, output, leaf.why, leaf.local)
+
+
+def _is_made(leaf: Rest, host: Host, whole: ClosedJaxpr, known: list[Any]) -> bool:
+    """Whether all arguments are known that a leaf needs."""
+    given = zip(whole.jaxpr.invars, known, strict=True)
+    unknown = {var for var, value in given if value is None}
+    needed = {
+        var
+        for eqn in _behind(host, [leaf.var])
+        for var in eqn.invars
+        if not isinstance(var, Literal)
+    }
+    return needed.isdisjoint(unknown)
 
 
 def _sharing(host: Host, rest: list[Rest]) -> list[list[Rest]]:

@@ -40,6 +40,7 @@ class Chain:
     scalar: np.ndarray | None
     dtype: np.dtype
     copies: int  # independent stretches of equal length, each with its own keys
+    short: bool  # too short to be a chain if other leaves were made of its draws
     run: Callable[[Any, Any], Any] = dataclasses.field(compare=False)
 
 

@@ -1,5 +1,7 @@
 """only= and explain: parts of a tree, and how each leaf is made."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +56,38 @@ def test_what_is_not_named_costs_nothing():
     made = {row[0]: row[3] for row in report.rows}
     assert made["head/kernel"] == "not asked for"
     assert "compiled" not in made.values()
+
+
+def shared_draws(key, scale, *, last):
+    """Leaves that share draws, each of a last axis for which XLA rounds otherwise."""
+    normal = jax.random.normal(key, (40, last))
+    key = jax.random.fold_in(key, 1)
+    truncated = jax.random.truncated_normal(key, -2.0, 2.0, (40, last))
+    return {
+        "product": normal * 0.02,
+        "sum": normal * 1.7 + normal,
+        "small": truncated * 0.3,
+        "sine": jnp.sin(truncated),
+        "scaled": truncated * scale,
+    }
+
+
+@pytest.mark.parametrize("last", [5, 6, 9, 12, 16])
+def test_leaves_that_share_draws_with_unnamed_ones_are_those_of_jit(last):
+    init = functools.partial(shared_draws, last=last)
+    wanted = jax.jit(init)(KEY, 2.0)
+    for name in wanted:
+        made = materialize(init, only=name)(KEY, 2.0)
+        assert content(made[name]) == content(wanted[name])
+
+
+def test_unnamed_leaves_need_no_arguments():
+    init = functools.partial(shared_draws, last=12)
+    number = jax.ShapeDtypeStruct((), jnp.float32)
+    made = materialize(init, only="sine")(KEY, number)
+    assert content(made["sine"]) == content(jax.jit(init)(KEY, 2.0)["sine"])
+    with pytest.raises(ValueError, match="was given as a ShapeDtypeStruct"):
+        materialize(init, only="scaled")(KEY, number)
 
 
 def test_explain_tells_how_each_leaf_is_made_and_why_not_faster():
