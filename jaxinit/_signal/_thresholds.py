@@ -13,7 +13,6 @@ import functools
 import math
 
 import numpy as np
-from scipy.special import ndtr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +130,8 @@ def expected_dead(examples: float, cosine: float, low: float, high: float) -> fl
     cosine = min(max(cosine, 0.0), 1.0 - 1e-6)
     points, weights = _normal_points()
     shared, own = math.sqrt(cosine) * points, math.sqrt(1.0 - cosine)
-    flat = ndtr((low - shared) / own) + ndtr((shared - high) / own)
+    tails = zip((low - shared) / own, (shared - high) / own, strict=True)
+    flat = np.asarray([_below(left) + _below(right) for left, right in tails])
     return float(np.sum(weights * flat**examples) / np.sum(weights))
 
 
@@ -139,6 +139,14 @@ def expected_dead(examples: float, cosine: float, low: float, high: float) -> fl
 def _normal_points() -> tuple[np.ndarray, np.ndarray]:
     """Points and weights of the normal distribution: eigenvalues, found once."""
     return np.polynomial.hermite_e.hermegauss(128)
+
+
+def _below(bound: float) -> float:
+    """The share of a standard normal signal below a bound.
+
+    By Python's own function: importing SciPy's takes a tenth of a small audit.
+    """
+    return math.erfc(-bound / math.sqrt(2.0)) / 2.0
 
 
 def unexpected_dead(dead: float, *, expected: float, units: int) -> float:
@@ -149,5 +157,5 @@ def unexpected_dead(dead: float, *, expected: float, units: int) -> float:
 
 def unexpected_flat(idle: float, *, low: float, high: float) -> float:
     """The share of flat values beyond that of a standard normal signal."""
-    expected = float(ndtr(low) + ndtr(-high))
+    expected = _below(low) + _below(-high)
     return max(0.0, (idle - expected) / (1.0 - expected))

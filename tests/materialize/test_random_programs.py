@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from identical import assert_as_jit
+from identical import assert_as_jit, content
+
+from jaxinit import materialize
 
 KEY = jax.random.key(1)
 SHAPES = [(), (1,), (7,), (3, 5), (2, 3, 4), (4, 1, 5), (64, 3), (6, 20), (4097,)]
@@ -108,6 +110,16 @@ def program(seed):
 def test_random_programs(start):
     for seed in range(start, start + 10):
         assert_as_jit(program(seed), KEY)
+
+
+@pytest.mark.parametrize("start", range(200, 260, 10))
+def test_single_leaves_of_random_programs(start):
+    for seed in range(start, start + 10):
+        init = program(seed)
+        wanted = jax.jit(init)(KEY)
+        place = seed % len(wanted)
+        got = materialize(init, only=str(place))(KEY)
+        assert content(got[place]) == content(wanted[place])
 
 
 @pytest.mark.long
