@@ -18,6 +18,7 @@ from jaxinit._hash import traced_hash_words
 from jaxinit._materialize._steps import Chain, Step
 
 ROW = 4096  # elements of a row
+_PROCESSOR = "/proc/cpuinfo"  # where the system tells what it can do, if anywhere
 
 
 @functools.lru_cache(maxsize=256)
@@ -37,7 +38,7 @@ def _wide_vectors() -> dict[str, str | bool]:
 
     By itself it does not, so that code of other kinds does not slow down beside such.
     """
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+    with contextlib.suppress(OSError), open(_PROCESSOR) as file:
         flags = next((line for line in file if line.startswith("flags")), "")
         if "avx512f" in flags.split():
             return {"xla_cpu_prefer_vector_width": "512"}

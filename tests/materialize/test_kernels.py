@@ -6,6 +6,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import pytest
 from flax import linen as nn
 from identical import assert_as_jit, differences
 
@@ -63,6 +64,44 @@ def test_threads_that_need_one_kernel_at_once_all_have_it(monkeypatch):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         made = list(pool.map(materialize(init), [KEY] * 4))
     assert [differences(one, expected) for one in made] == [[]] * 4
+
+
+@pytest.mark.skipif(
+    jax.__version_info__ < (0, 11), reason="older XLA drops what keeps loops apart"
+)
+def test_the_hash_is_a_loop_of_its_own(monkeypatch):
+    compiled, kernels = jax.stages.Lowered.compile, []
+
+    def kept(*args, **options):
+        kernels.append(compiled(*args, **options))
+        return kernels[-1]
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", kept)
+    _kernels._compiling.cache_clear()
+    materialize(lambda key: [jax.random.normal(key, (64, 32))])(KEY)
+    assert kernels
+    for kernel in kernels:
+        entry = kernel.as_text().split("ENTRY")[1]
+        assert entry.count(" fusion(") == 2
+
+
+@pytest.mark.parametrize(
+    ("told", "options"),
+    [
+        ("model name: x\nflags: fpu avx2 avx512f avx512dq\n", ["512"]),
+        ("model name: avx512f\nflags: fpu avx2\n", []),
+        ("", []),
+        (None, []),
+    ],
+)
+def test_vectors_are_wide_where_the_processor_says_so(
+    told, options, tmp_path, monkeypatch
+):
+    path = tmp_path / "cpuinfo"
+    if told is not None:
+        path.write_text(told)
+    monkeypatch.setattr(_kernels, "_PROCESSOR", str(path))
+    assert list(_kernels._wide_vectors.__wrapped__().values()) == options
 
 
 def test_no_framework_is_named_inside_the_engine():
