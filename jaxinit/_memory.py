@@ -80,5 +80,9 @@ def _give_back(block: mmap.mmap, start: int, stop: int):
     """Return the pages that lie within; the others are of neighbours, too."""
     start = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
     stop = stop // mmap.PAGESIZE * mmap.PAGESIZE
-    if start < stop:
-        block.madvise(mmap.MADV_DONTNEED, start, stop - start)
+    if start >= stop:
+        return
+    block.madvise(mmap.MADV_DONTNEED, start, stop - start)
+    # Or the system makes huge pages of what is left of them, in the background.
+    with contextlib.suppress(OSError):
+        block.madvise(mmap.MADV_NOHUGEPAGE, start, stop - start)

@@ -60,9 +60,13 @@ def flags_of_mapping(address):
     not os.path.exists("/sys/kernel/mm/transparent_hugepage"),
     reason="a system without huge pages",
 )
-def test_huge_pages_are_asked_for():
+def test_huge_pages_are_asked_for_while_a_leaf_lives():
     memory = Memory()
     vectors = [memory.vector(2**22, np.uint8) for _ in range(3)]
+    assert all("hg" in flags_of_mapping(vector.ctypes.data) for vector in vectors)
+    address = vectors[1].ctypes.data
+    del vectors[1]
+    assert "hg" not in flags_of_mapping(address + mmap.PAGESIZE)
     assert all("hg" in flags_of_mapping(vector.ctypes.data) for vector in vectors)
     plain = np.frombuffer(mmap.mmap(-1, 2**22), np.uint8)
     assert "hg" not in flags_of_mapping(plain.ctypes.data)
