@@ -112,9 +112,12 @@ def test_random_programs(start):
         assert_as_jit(program(seed), KEY)
 
 
-@pytest.mark.parametrize("start", range(200, 260, 10))
+@pytest.mark.parametrize(
+    "start",
+    [200, *(pytest.param(s, marks=pytest.mark.long) for s in range(220, 500, 20))],
+)
 def test_single_leaves_of_random_programs(start):
-    for seed in range(start, start + 10):
+    for seed in range(start, start + 20):
         init = program(seed)
         wanted = jax.jit(init)(KEY)
         place = seed % len(wanted)
