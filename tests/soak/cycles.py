@@ -3,7 +3,6 @@
 Run with the number of cycles and a folder; prints JSON.
 """
 
-import ctypes
 import gc
 import json
 import os
@@ -33,8 +32,6 @@ class Network(nn.Module):
 
 def resident():
     gc.collect()
-    # What the allocator keeps for later comes and goes by tens of megabytes.
-    ctypes.CDLL(None).malloc_trim(0)
     with open("/proc/self/status") as file:
         return next(
             int(line.split()[1]) * 1024 for line in file if line.startswith("VmRSS")
