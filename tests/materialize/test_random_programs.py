@@ -10,6 +10,8 @@ from jaxinit import materialize
 
 KEY = jax.random.key(1)
 SHAPES = [(), (1,), (7,), (3, 5), (2, 3, 4), (4, 1, 5), (64, 3), (6, 20), (4097,)]
+# XLA rounds these otherwise where leaves share draws, so that unnamed leaves matter.
+SHORT = [(40, last) for last in (5, 6, 9, 10, 12)]
 DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]
 
 DRAWS = [
@@ -84,14 +86,14 @@ def keys(random, key):
     return key
 
 
-def program(seed):
+def program(seed, shapes=SHAPES):
     """A function of a key with a few leaves, some of which share draws."""
 
     def init(key):
         random = np.random.default_rng(seed)
         leaves = []
         for _ in range(random.integers(1, 3)):
-            shape = SHAPES[random.integers(len(SHAPES))]
+            shape = shapes[random.integers(len(shapes))]
             dtype = DTYPES[random.integers(len(DTYPES))]
             draw = DRAWS[random.integers(len(DRAWS))]
             x = draw(keys(random, key), shape, dtype)
@@ -118,7 +120,7 @@ def test_random_programs(start):
 )
 def test_single_leaves_of_random_programs(start):
     for seed in range(start, start + 20):
-        init = program(seed)
+        init = program(seed, SHORT)
         wanted = jax.jit(init)(KEY)
         place = seed % len(wanted)
         got = materialize(init, only=str(place))(KEY)
