@@ -79,10 +79,12 @@ def compiled(
       together: whether the function has other leaves, too.
     """
     programs = []
+    given = zip(whole.jaxpr.invars, known, strict=True)
+    unknown = {var for var, value in given if value is None}
     rest = [
         leaf
         for leaf in rest
-        if wanted[leaf.index] or _is_made(leaf, host, whole, known)
+        if wanted[leaf.index] or not unknown or not _needs(host, leaf, unknown)
     ]
     for leaves in _sharing(host, rest):
         if not any(wanted[leaf.index] for leaf in leaves):
@@ -101,17 +103,13 @@ def compiled(
                 yield leaf.index, Compiled(program, output, leaf.why, leaf.local)
 
 
-def _is_made(leaf: Rest, host: Host, whole: ClosedJaxpr, known: list[Any]) -> bool:
-    """Whether all arguments are known that a leaf needs."""
-    given = zip(whole.jaxpr.invars, known, strict=True)
-    unknown = {var for var, value in given if value is None}
-    needed = {
-        var
+def _needs(host: Host, leaf: Rest, unknown: set[Any]) -> bool:
+    """Whether a leaf is made of one of these arguments."""
+    return any(
+        not isinstance(var, Literal) and var in unknown
         for eqn in _behind(host, [leaf.var])
         for var in eqn.invars
-        if not isinstance(var, Literal)
-    }
-    return needed.isdisjoint(unknown)
+    )
 
 
 def _sharing(host: Host, rest: list[Rest]) -> list[list[Rest]]:
