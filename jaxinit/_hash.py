@@ -1,12 +1,18 @@
-"""The hash of threefry, written out: for numpy, and for programs of JAX."""
+"""The hash of threefry, written out once: for numpy, and for programs of JAX."""
 
 from __future__ import annotations
 
-import functools
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.extend.mlir.dialects import stablehlo
+from jax.interpreters import batching, mlir
 
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
@@ -29,40 +35,83 @@ def hash_words(key_high: Any, key_low: Any, high: Any, low: Any) -> tuple[Any, A
     return high, low
 
 
-def traced_hash_words(key: tuple[Any, Any], index: Any) -> tuple[Any, Any]:
-    """The same for JAX arrays, traced and lowered sooner: what repeats is there once.
+def hash_bits(key_high: Any, key_low: Any, high: Any, low: Any) -> Any:
+    """The exclusive or of both words, in programs for CPUs: bits of 32 or fewer.
 
-    `index` is a counter of one word or a pair (high, low) of one shape; the words of
-    the key have its rank, or none.
+    The rounds become the region of one operation, a map over scalars: traced, lowered
+    and compiled sooner than a hundred operations on arrays, and the same code in the
+    end. All arguments are arrays of JAX; `low` has the shape of the result, the others
+    broadcast against it.
     """
-    high, low = index if isinstance(index, tuple) else (None, index)
-    rank, shape = len(low.shape), low.shape
+    shape = low.shape
+    words = [jnp.broadcast_to(word, shape) for word in (key_high, key_low, high)]
+    return _hashed.bind(*words, low)
 
-    @functools.cache
-    def number(value: int) -> Any:
-        return lax.broadcast(np.uint32(value), shape)
 
-    def spread(word: Any) -> Any:
-        if word.ndim < rank:
-            return lax.broadcast(word, shape)
-        return lax.broadcast_in_dim(word, shape, tuple(range(rank)))
+_hashed = Primitive("threefry2x32_bits")
 
-    def turned(word: Any, distance: int) -> Any:
-        left = lax.shift_left(word, number(distance))
-        return lax.bitwise_or(
-            left, lax.shift_right_logical(word, number(32 - distance))
-        )
 
-    both = lax.bitwise_xor(*key)
-    words = (*key, lax.bitwise_xor(both, lax.full_like(both, _PARITY)))
-    spreads = [spread(word) for word in words]
-    high = spreads[0] if high is None else lax.add(high, spreads[0])
-    low = lax.add(low, spreads[1])
-    for block in range(5):
-        for distance in _ROTATIONS[block % 2]:
-            high = lax.add(high, low)
-            low = lax.bitwise_xor(high, turned(low, distance))
-        word = words[(block + 2) % 3]
-        high = lax.add(high, spreads[(block + 1) % 3])
-        low = lax.add(low, spread(lax.add(word, lax.full_like(word, block + 1))))
-    return high, low
+@_hashed.def_impl
+def _evaluate(*words: Any) -> Any:
+    high, low = hash_words(*words)
+    return high ^ low
+
+
+@_hashed.def_abstract_eval
+def _kind(*words: Any) -> ShapedArray:
+    return ShapedArray(words[-1].shape, words[-1].dtype)
+
+
+def _lower(context: Any, *words: Any) -> Sequence[Any]:
+    kind = words[0].type
+    dimensions = mlir.dense_int_array(range(kind.rank))
+    operation = stablehlo.MapOp(kind, words, dimensions)
+    scalar = mlir.ir.RankedTensorType.get((), kind.element_type)
+    region = operation.computation.blocks.append(*[scalar] * len(words))
+    with mlir.ir.InsertionPoint(region):
+        bits = _evaluate(*map(_Scalar, region.arguments))
+        stablehlo.return_([bits.value])
+    return operation.results
+
+
+def _batch(words: Sequence[Any], axes: Sequence[int | None]) -> tuple[Any, int]:
+    pairs = list(zip(words, axes, strict=True))
+    size = next(word.shape[axis] for word, axis in pairs if axis is not None)
+
+    def first(word: Any, axis: int | None) -> Any:
+        if axis is None:
+            return lax.broadcast(word, (size,))
+        return jnp.moveaxis(word, axis, 0)
+
+    return _hashed.bind(*(first(word, axis) for word, axis in pairs)), 0
+
+
+mlir.register_lowering(_hashed, _lower)
+batching.primitive_batchers[_hashed] = _batch
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scalar:
+    """A word in the region of a map, with the operators that the rounds are made of."""
+
+    value: Any
+
+    def _with(self, operation: Callable[[Any, Any], Any], other: Any) -> _Scalar:
+        if not isinstance(other, _Scalar):
+            other = _Scalar(mlir.ir_constant(np.uint32(other)))
+        return _Scalar(operation(self.value, other.value))
+
+    def __add__(self, other: Any) -> _Scalar:
+        return self._with(stablehlo.add, other)
+
+    def __xor__(self, other: Any) -> _Scalar:
+        return self._with(stablehlo.xor, other)
+
+    def __or__(self, other: Any) -> _Scalar:
+        return self._with(stablehlo.or_, other)
+
+    def __lshift__(self, other: Any) -> _Scalar:
+        return self._with(stablehlo.shift_left, other)
+
+    def __rshift__(self, other: Any) -> _Scalar:
+        return self._with(stablehlo.shift_right_logical, other)

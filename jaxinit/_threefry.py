@@ -23,7 +23,7 @@ from jax.extend.random import define_prng_impl, threefry_prng_impl
 from numpy.typing import ArrayLike
 
 from jaxinit._compat import setting, varying_axes
-from jaxinit._hash import hash_words, traced_hash_words
+from jaxinit._hash import hash_bits, hash_words
 
 _THREEFRY = "threefry2x32"
 
@@ -202,16 +202,18 @@ def _threefry_dtypes() -> tuple[Any, ...]:
 def _unrolled_random_bits(key: jax.Array, bit_width: int, shape: tuple) -> jax.Array:
     if not _index_is_one_word(shape):
         return threefry_prng_impl.random_bits(key, bit_width, shape)
-    high, low = _unrolled_counters(key, shape)
+    zero, index = jnp.zeros((), np.uint32), _index(shape)
     if bit_width == 64:
+        high, low = hash_words(key[0], key[1], zero, index)
         return (high.astype(np.uint64) << 32) | low.astype(np.uint64)
-    return (high ^ low).astype(f"uint{bit_width}")
+    return hash_bits(key[0], key[1], zero, index).astype(f"uint{bit_width}")
 
 
 def _unrolled_split(key: jax.Array, shape: tuple) -> jax.Array:
     if not _index_is_one_word(shape):
         return threefry_prng_impl.split(key, shape)
-    return jnp.stack(_unrolled_counters(key, shape), axis=-1)
+    words = hash_words(key[0], key[1], np.uint32(0), _index(shape))
+    return jnp.stack(words, axis=-1)
 
 
 def _unrolled_fold_in(key: jax.Array, data: jax.Array) -> jax.Array:
@@ -229,11 +231,11 @@ def _index_is_one_word(shape: tuple) -> bool:
     return static and math.prod(shape) < 2**32 and setting("jax_threefry_partitionable")
 
 
-def _unrolled_counters(key: jax.Array, shape: tuple) -> tuple[jax.Array, jax.Array]:
-    """The hashed flat indices of an array of this shape.
+def _index(shape: tuple) -> jax.Array:
+    """The flat index of each element of an array of this shape.
 
-    The index is a sum of one iota for each axis, which the partitioner of a sharded
-    program computes shard by shard, without communication.
+    It is a sum of one iota for each axis, which the partitioner of a sharded program
+    computes shard by shard, without communication.
     """
     index = None
     for axis, size in enumerate(shape):
@@ -245,13 +247,7 @@ def _unrolled_counters(key: jax.Array, shape: tuple) -> tuple[jax.Array, jax.Arr
         if stride != 1:
             part = lax.mul(part, lax.broadcast(stride, shape))
         index = part if index is None else lax.add(index, part)
-    if index is None:
-        index = lax.broadcast(np.uint32(0), shape)
-    words = (
-        lax.index_in_dim(key, 0, keepdims=False),
-        lax.index_in_dim(key, 1, keepdims=False),
-    )
-    return traced_hash_words(words, index)
+    return lax.broadcast(np.uint32(0), shape) if index is None else index
 
 
 def _for_cpu(unrolled: Any, original: Any, static_argnums: tuple[int, ...] = ()) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 from jax import lax
 
 from jaxinit import _compat
-from jaxinit._hash import traced_hash_words
+from jaxinit._hash import hash_bits, hash_words
 from jaxinit._materialize._steps import Chain, Step
 
 ROW = 4096  # elements of a row
@@ -119,9 +119,7 @@ def _kernel(
     for number, step in enumerate(steps):
         if step.operation == "bits":
             key = next(keys)
-            words = traced_hash_words(
-                (key[:, :1], key[:, 1:]), (counter_high, counter_low)
-            )
+            words = key[:, :1], key[:, 1:], counter_high, counter_low
             # A loop of its own: what follows the hash has fewer lanes than the hash,
             # and newer XLA compiles the two together in five times the time.
             drawn = _of_width(words, int(step.params[0][1]))
@@ -133,9 +131,8 @@ def _kernel(
     return lax.bitcast_convert_type(result, over.dtype)
 
 
-def _of_width(words: tuple[Any, Any], width: int) -> Any:
-    high, low = words
+def _of_width(words: tuple[Any, ...], width: int) -> Any:
     if width == 64:
+        high, low = hash_words(*words)
         return (high.astype(jnp.uint64) << np.uint64(32)) | low.astype(jnp.uint64)
-    bits = high ^ low
-    return bits if width == 32 else bits.astype(jnp.dtype(f"uint{width}"))
+    return hash_bits(*words).astype(jnp.dtype(f"uint{width}"))
