@@ -11,15 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxinit._signal import _moments
-from jaxinit._signal._activity import Tails, tails
+from jaxinit._signal._activity import tails
 from jaxinit._signal._direction import probe_loss, seed_of
+from jaxinit._signal._handed import (
+    Budget,
+    count_product,
+    count_signal,
+    handed_out,
+    once,
+    sum_of_squares,
+)
 from jaxinit._signal._interpret import interpret
 from jaxinit._signal._measured import Measured, moments_of, rms
-from jaxinit._signal._parts import Part, label
 from jaxinit._signal._places import Place, examples_in, part_after, shape_at
+from jaxinit._signal._probes import product_probe, signal_probe, together
 from jaxinit._signal._program import Signal
 from jaxinit._signal._sites import equation, has_tap
-from jaxinit._signal._taps import tapped
 from jaxinit._signal._use import Site, Use
 from jaxinit._signal._whole import by_slice, everywhere, is_here, squares
 
@@ -47,12 +54,17 @@ class Meter:
         self.loss, self.seed = loss, seed_of(key)
         self.examples = examples_in(signal)
         self.tails = [tails(place.use.activation) for place in found]
-        self.probes = self._probes()
         self.slices = [_slices(uses[name.full]) for name in signal.names]
         self.smooth = [
             jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
             for leaf in signal.leaves[: len(signal.names)]
         ]
+        budget = Budget(signal.leaves)
+        self.handed_out = handed_out(signal, found, budget)
+        self.small = [budget.takes([np.size(leaf)]) for leaf in signal.params.leaves]
+        self.features = [self._features(place) for place in found]
+        self.probes = self._probes()
+        self.layout: Any = None
         self.compiled: Any = None
         self.backward = True
 
@@ -64,17 +76,21 @@ class Meter:
         ]
         if self.compiled is None:
             self.compiled = self._compile(inputs)
-        plain = jax.device_get(self.compiled(inputs, self.seed, 1.0))
+        plain = self._run_once(inputs, 1.0)
         gradients = _gradients(plain, 1.0)
         if any(np.any(square == 0) for square in jax.tree.leaves(gradients)):
-            again = jax.device_get(self.compiled(inputs, self.seed, _ENLARGED))
+            again = self._run_once(inputs, _ENLARGED)
             gradients = jax.tree.map(
                 lambda once, large: np.where(once == 0, large, once),
                 gradients,
                 _gradients(again, _ENLARGED),
             )
-        leaves = [leaf for leaf, s in zip(params, self.smooth, strict=True) if s]
-        return self._measured(plain, self._squares(leaves, squares), *gradients)
+        sizes = [
+            squares(leaf, axes)
+            for leaf, axes, smooth in zip(params, self.slices, self.smooth, strict=True)
+            if smooth
+        ]
+        return self._measured(plain, sizes, *gradients)
 
     def lower(self, inputs: Sequence[Any]) -> Any:
         """The program, not yet compiled."""
@@ -91,12 +107,37 @@ class Meter:
     def _compile(self, inputs: Sequence[Any]) -> Any:
         return self.lower(inputs).compile()
 
+    def _run_once(self, inputs: Sequence[Any], scale: float) -> Any:
+        """The loss, the records, and the squares of gradients at sites and of leaves.
+
+        What was handed out is counted here.
+        """
+        found = jax.device_get(self.compiled(inputs, self.seed, scale))
+        value, arrays, seen, slopes = found
+        records = jax.tree.map(lambda number: arrays[number], self.layout)
+        for place, features, ends in zip(
+            self.places, self.features, self.tails, strict=True
+        ):
+            part = part_after(self.signal, place)
+            count_product(records[place.site], place.use.part)
+            count_signal(records[place.after], part, features, self.examples, ends)
+        seen = {
+            site: sum_of_squares(slope) if site in self.handed_out else slope
+            for site, slope in seen.items()
+        }
+        if self.backward:
+            slopes = [
+                squares(slope, axes) if small else slope
+                for slope, (axes, small) in zip(slopes, self._of_smooth(), strict=True)
+            ]
+        return value, records, seen, slopes
+
     def _run(self, inputs: list[Any], seed: Any, scale: Any) -> Any:
         count = len(self.smooth)
         params, data = inputs[:count], inputs[count:]
         chosen = [leaf for leaf, s in zip(params, self.smooth, strict=True) if s]
         taps = {
-            site: jnp.zeros([level.size for level in place.levels], jnp.float32)
+            site: self._tap(place)
             for place in self.places
             if has_tap(self.signal.program, site := place.after)
         }
@@ -111,14 +152,31 @@ class Meter:
                 self.signal.program, [*leaves, *data], self.probes, taps=taps
             )
             value = self._loss(results, seed)
-            return value * jnp.asarray(scale, value.dtype), (value, records)
+            arrays, self.layout = once(records)
+            return value * jnp.asarray(scale, value.dtype), (value, arrays)
 
         if not self.backward:
-            _, (value, records) = forward(chosen, {})
-            return value, records, {}, []
+            _, (value, arrays) = forward(chosen, {})
+            return value, arrays, {}, []
         gradient = jax.grad(forward, (0, 1), has_aux=True)
-        (slopes, seen), (value, records) = gradient(chosen, taps)
-        return value, records, seen, self._squares(slopes, by_slice)
+        (slopes, seen), (value, arrays) = gradient(chosen, taps)
+        slopes = [
+            slope if small else by_slice(slope, axes)
+            for slope, (axes, small) in zip(slopes, self._of_smooth(), strict=True)
+        ]
+        return value, arrays, seen, slopes
+
+    def _tap(self, place: Place) -> jax.Array:
+        """Zeros in the shape of the gradient that is to be seen at a place."""
+        if place.after in self.handed_out:
+            value = equation(self.signal.program, place.after).outvars[0].aval
+            return jnp.zeros(value.shape, value.dtype)
+        return jnp.zeros([level.size for level in place.levels], jnp.float32)
+
+    def _of_smooth(self) -> list[tuple[tuple[int, ...], bool]]:
+        """Of each parameter with a gradient: its slices, and whether it is small."""
+        everything = zip(self.slices, self.small, self.smooth, strict=True)
+        return [(axes, small) for axes, small, smooth in everything if smooth]
 
     def _loss(self, results: Sequence[Any], seed: Any) -> Any:
         if self.loss is not None:
@@ -131,27 +189,25 @@ class Meter:
             return value
         return probe_loss(results, seed)
 
-    def _squares(self, leaves: Sequence[Any], how: Callable[..., Any]) -> list[Any]:
-        axes = [axes for axes, s in zip(self.slices, self.smooth, strict=True) if s]
-        return [how(leaf, along) for leaf, along in zip(leaves, axes, strict=True)]
-
     def _probes(self) -> dict[Site, Any]:
         parts: dict[Site, list[Any]] = {}
-        program = self.signal.program
-        for place, ends in zip(self.places, self.tails, strict=True):
-            eqn = equation(program, place.site)
-            features = _moments.feature_axes(
-                eqn,
-                place.use.operand,
-                shape_at(self.signal, place.after),
-                place.use.part,
-            )
-            part = part_after(self.signal, place)
-            parts.setdefault(place.site, []).append(_product_probe(place))
+        for place, features, ends in zip(
+            self.places, self.features, self.tails, strict=True
+        ):
+            part, whole = part_after(self.signal, place), place.after in self.handed_out
+            parts.setdefault(place.site, []).append(product_probe(place, whole))
             parts.setdefault(place.after, []).append(
-                _signal_probe(features, self.examples, ends, part)
+                signal_probe(features, self.examples, ends, part, whole)
             )
-        return {site: _together(probes) for site, probes in parts.items()}
+        return {site: together(probes) for site, probes in parts.items()}
+
+    def _features(self, place: Place) -> tuple[int, ...]:
+        return _moments.feature_axes(
+            equation(self.signal.program, place.site),
+            place.use.operand,
+            shape_at(self.signal, place.after),
+            place.use.part,
+        )
 
     def _measured(self, found: Any, weights: Any, seen: Any, slopes: Any) -> Measured:
         value, records, _, _ = found
@@ -175,47 +231,6 @@ class Meter:
         return Measured(
             moments, spread(weights), spread(slopes), float(value), self.backward
         )
-
-
-def _product_probe(place: Place) -> Any:
-    def probe(eqn: Any, operands: Any, results: Any, tap: Any) -> Any:
-        data = operands[1 - (place.use.operand or 0)]
-        record = _moments.of_product(results[0], data, part=place.use.part)
-        return results, _labelled(place.use.part, record)
-
-    return probe
-
-
-def _signal_probe(
-    features: Sequence[int], examples: int | None, ends: Tails, part: Part | None
-) -> Any:
-    def probe(eqn: Any, operands: Any, results: Any, tap: Any) -> Any:
-        (value,) = results
-        record = _moments.of_signal(
-            value, part=part, features=tuple(features), examples=examples, ends=ends
-        )
-        if tap is not None:
-            value = tapped(value, tap)
-        return [value], _labelled(part, record)
-
-    return probe
-
-
-def _labelled(part: Part | None, record: Mapping[str, Any]) -> dict[str, Any]:
-    return {name + label(part): value for name, value in record.items()}
-
-
-def _together(probes: Sequence[Any]) -> Any:
-    def probe(eqn: Any, operands: Any, results: Any, tap: Any) -> Any:
-        record = {}
-        for part in probes:
-            results, found = part(eqn, operands, results, tap)
-            record.update(found)
-            if any(name.startswith("gram") for name in found):
-                tap = None  # one is enough, where two products share a sum
-        return results, record
-
-    return probe
 
 
 def _gradients(found: Any, scale: float) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -32,11 +32,8 @@ _HALF = 2**15
 def of_product(product: Any, data: Any, *, part: Part | None) -> dict[str, Any]:
     """Of a part of the product, and of the signal that went into it."""
     # Nothing of this is for the gradient to follow.
-    return {
-        "product": sum_of_squares(lax.stop_gradient(piece(product, part))),
-        "input": sum_of_squares(lax.stop_gradient(data)),
-        "runs": jnp.ones((), jnp.int32),
-    }
+    product, data = lax.stop_gradient((piece(product, part), data))
+    return product_numbers(product, data, sum_of_squares) | _once()
 
 
 @functools.partial(jax.jit, static_argnames=("part", "features", "examples", "ends"))
@@ -51,41 +48,81 @@ def of_signal(
 ) -> dict[str, Any]:
     """Of a part of the product with its bias, where the activation takes it."""
     value = lax.stop_gradient(piece(value, part))
-    record = {
-        "sum": jnp.sum(wide(value)),
-        "square": sum_of_squares(value),
-        "runs": jnp.ones((), jnp.int32),
-    }
-    rows = example_rows(value, features, examples)
-    record["gram"] = lax.dot_general(
+    what = features, examples, ends
+    return signal_numbers(value, *what, sum_of_squares, _gram) | _once()
+
+
+def _once() -> dict[str, Any]:
+    return {"runs": jnp.ones((), jnp.int32)}
+
+
+def _gram(rows: jax.Array) -> jax.Array:
+    return lax.dot_general(
         rows,
         jnp.conj(rows),
         (((1,), (1,)), ((), ())),
         precision=lax.Precision.HIGHEST,
         preferred_element_type=rows.dtype,
     ).real
+
+
+def arrays_of_product(product: Any, data: Any, part: Part | None) -> dict[str, Any]:
+    """What :func:`product_numbers` takes, to be handed to NumPy."""
+    return {"values": piece(product, part), "data": data} | _once()
+
+
+def array_of_signal(value: Any, part: Part | None) -> dict[str, Any]:
+    """What :func:`signal_numbers` takes, to be handed to NumPy."""
+    return {"signal": piece(value, part)} | _once()
+
+
+def product_numbers(
+    product: Any, data: Any, square: Callable[[Any], Any]
+) -> dict[str, Any]:
+    """The numbers about a product. `square` sums squares, in NumPy or in JAX."""
+    return {"product": square(product), "input": square(data)}
+
+
+def signal_numbers(
+    value: Any,
+    features: Sequence[int],
+    examples: int | None,
+    ends: Tails,
+    square: Callable[[Any], Any],
+    gram: Callable[[Any], Any],
+) -> dict[str, Any]:
+    """The numbers about a signal, an array of NumPy or JAX.
+
+    Args:
+      value: the signal.
+      features: the axes of the units.
+      examples: how many examples the batch has.
+      ends: the tails of the activation.
+      square: sums squares.
+      gram: the products of the rows of a matrix with each other.
+    """
+    record = {"sum": wide(value).sum(), "square": square(value)}
+    record["gram"] = gram(example_rows(value, features, examples))
     if ends.any and not jnp.iscomplexobj(value):
         dtype = value.dtype
-        low, high = jnp.asarray(ends.low, dtype), jnp.asarray(ends.high, dtype)
+        low, high = np.asarray(ends.low, dtype), np.asarray(ends.high, dtype)
         # Exactly zero is what was never computed: padding, tokens of other experts.
-        computed = value != jnp.zeros((), dtype)
+        computed = value != np.zeros((), dtype)
         idle = computed & ((value <= low) | (value >= high))
         record |= _counted(idle, computed, features)
     return record
 
 
-def _counted(
-    idle: jax.Array, computed: jax.Array, features: Sequence[int]
-) -> dict[str, jax.Array]:
+def _counted(idle: Any, computed: Any, features: Sequence[int]) -> dict[str, Any]:
     """How often either is true, for each unit."""
     others = tuple(axis for axis in range(idle.ndim) if axis not in features)
     counts = {"idle": idle, "computed": computed}
     if math.prod(idle.shape[axis] for axis in others) < _HALF:
         # Both in one number: one sum to compile.
-        packed = idle.astype(jnp.int32) + computed.astype(jnp.int32) * _HALF
+        packed = idle.astype(np.int32) + computed.astype(np.int32) * np.int32(_HALF)
         counts = {"both": packed}
     return {
-        name: jnp.sum(array, axis=others, dtype=jnp.int32).ravel()
+        name: array.sum(axis=others, dtype=np.int32).ravel()
         for name, array in counts.items()
     }
 
@@ -110,10 +147,11 @@ def example_rows(value: Any, features: Sequence[int], examples: int | None) -> A
     """
     others, along = _axes(value.shape, features, examples)
     if along is None:
-        value = jnp.transpose(value, (*others, *features))
+        value = value.transpose((*others, *features))
         count = math.prod(value.shape[: len(others)])
     else:
-        value = jnp.moveaxis(value, along, 0)
+        rest = [axis for axis in range(value.ndim) if axis != along]
+        value = value.transpose((along, *rest))
         count = value.shape[0]
     return wide(value.reshape(count, -1)[:COMPARED])
 

@@ -40,6 +40,17 @@ def _backward(tap: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array
 tapped.defvjp(_forward, _backward)
 
 
+@jax.custom_vjp
+def tapped_whole(value: jax.Array, tap: jax.Array) -> jax.Array:
+    """The value. The gradient with respect to the array `tap` is that of the value."""
+    return value
+
+
+tapped_whole.defvjp(
+    lambda value, tap: (value, None), lambda _, gradient: (gradient,) * 2
+)
+
+
 def wide(value: Any) -> jax.Array:
     """The value in float32, or wider if it is: 16 bits are too few to sum in."""
     inexact = jnp.issubdtype(value.dtype, jnp.inexact)
