@@ -10,7 +10,10 @@ long, and are written from there.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
@@ -21,28 +24,60 @@ _LARGE = 1 << 16  # elements
 _BLOCK = 1 << 19  # bytes: what a cache holds that is not shared, and malloc keeps
 _FEWEST, _MOST = 64, 256  # columns: with fewer, too little is written side by side
 _LONG = 1024  # bytes of a column, so that reading a block outweighs opening the file
+_WORTH_A_THREAD, _MOST_THREADS = 1 << 21, 4  # bytes
+
+
+# Gives slices of a last axis, of at most so many columns, for as long as the context
+# lasts; each may lie where the one before did.
+Columns = Callable[[int], AbstractContextManager[Callable[[int, int], np.ndarray]]]
 
 
 def copy(values: np.ndarray, found: np.ndarray) -> None:
     """Copy, and cast, an array into one in row-major order."""
     turned = found.ndim > 1 and abs(found.strides[-1]) > _LINE
     if turned and found.size >= _LARGE:
-        copy_columns(values, lambda a, b: found[..., a:b], found.dtype)
+        apart = nullcontext(lambda start, stop: _apart(found[..., start:stop]))
+        copy_columns(values, lambda _: apart, found.dtype)
     else:
-        np.copyto(values, found, casting="unsafe")
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.copyto(values, found, casting="unsafe")
 
 
-def copy_columns(
-    values: np.ndarray, columns: Callable[[int, int], np.ndarray], dtype: np.dtype
-) -> None:
-    """Copy, and cast, the slices of the last axis that a function gives, of `dtype`."""
+def copy_columns(values: np.ndarray, columns: Columns, dtype: np.dtype) -> None:
+    """Copy, and cast, slices of `dtype`: in several threads, each of which opens some.
+
+    Their columns should not lie a power of two apart: see :func:`rows_apart`.
+    """
     count = values.shape[-1]
     each = values.size // count * dtype.itemsize
     wide = min(max(_BLOCK // each, _FEWEST), _MOST)
-    for start in range(0, count, wide):
-        stop = min(start + wide, count)
-        part = _apart(columns(start, stop))
-        np.copyto(values[..., start:stop], part, casting="unsafe")
+    starts = range(0, count, wide)
+
+    def work(mine: range) -> None:
+        # NumPy keeps this for each thread.
+        with np.errstate(over="ignore", invalid="ignore"), columns(wide) as slices:
+            for start in mine:
+                stop = min(start + wide, count)
+                np.copyto(values[..., start:stop], slices(start, stop), "unsafe")
+
+    threads = min(_threads(), len(starts)) if values.nbytes >= _WORTH_A_THREAD else 1
+    with ThreadPoolExecutor(max(threads - 1, 1)) as pool:
+        others = [pool.submit(work, starts[n::threads]) for n in range(1, threads)]
+        work(starts[::threads])
+        for other in others:
+            other.result()
+
+
+def rows_apart(count: int, size: int, dtype: np.dtype) -> np.ndarray:
+    """Room for rows of so many numbers, each a line further than it is long."""
+    return np.empty((count, size + _LINE // dtype.itemsize), dtype)[:, :size]
+
+
+def _threads() -> int:
+    """So many cores are ours; memory is not faster for more than a few."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+    return min(os.cpu_count() or 1, _MOST_THREADS)
 
 
 def turns_rows(steps: Sequence[Step], shape: Shape, dtype: np.dtype) -> bool:
@@ -63,8 +98,7 @@ def _apart(part: np.ndarray) -> np.ndarray:
     """A copy in the same order, its slowest axis stepping by a line more."""
     axes = sorted(range(part.ndim), key=lambda axis: -abs(part.strides[axis]))
     lying = part.transpose(axes)
-    size, gap = math.prod(lying.shape[1:]), _LINE // part.itemsize
-    room = np.empty((len(lying), size + gap), part.dtype)[:, :size]
+    room = rows_apart(len(lying), math.prod(lying.shape[1:]), part.dtype)
     apart = room.reshape(lying.shape)  # a view: each row is only written out in axes
     np.copyto(apart, lying)
     return apart.transpose(np.argsort(axes))

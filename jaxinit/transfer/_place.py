@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from jaxinit._memory import vector
 from jaxinit.transfer._copying import copy, copy_columns, turns_rows
 from jaxinit.transfer._finite import is_finite
 from jaxinit.transfer._recipe import Recipe
+from jaxinit.transfer._regions import RegionLeaf
 from jaxinit.transfer._source import Leaf, Source, ValueLeaf, whole_index
 from jaxinit.transfer._steps import apply, read_part, shape_after
 
@@ -136,7 +138,9 @@ def _turned(reader: Reader, recipe: Recipe, dtype: np.dtype) -> np.ndarray | Non
     while steps and steps[-1].kind == "reshape":  # which leaves the order as it is
         steps = steps[:-1]
     leaf = reader.source[recipe.pieces[0].source]
-    if recipe.join is not None or not getattr(leaf, "lies_in_rows", False):
+    if recipe.join is not None or not isinstance(leaf, RegionLeaf):
+        return None
+    if not leaf.lies_in_rows:
         return None
     if not turns_rows(steps, leaf.shape, leaf.dtype) or not _needs_no_range(
         leaf, dtype
@@ -145,12 +149,12 @@ def _turned(reader: Reader, recipe: Recipe, dtype: np.dtype) -> np.ndarray | Non
     shape = shape_after(steps, leaf.shape)
     values = vector(leaf.size, dtype).reshape(shape)
 
-    def columns(start: int, stop: int) -> np.ndarray:
-        part = leaf.read(slice(start, stop), nonfinite="allow")
-        return apply(steps, part)
+    @contextlib.contextmanager
+    def columns(most: int) -> Generator[Callable[[int, int], np.ndarray]]:
+        with leaf.rows(most) as rows:
+            yield lambda start, stop: apply(steps, rows(start, stop))
 
-    with np.errstate(over="ignore", invalid="ignore"):
-        copy_columns(values, columns, leaf.dtype)
+    copy_columns(values, columns, leaf.dtype)
     return values
 
 
@@ -179,8 +183,7 @@ def _cast(found: Any, dtype: np.dtype, checks: Checks, lent: bool) -> np.ndarray
     values = found
     if lent or found.dtype != dtype or not found.flags.c_contiguous:
         values = vector(found.size, dtype).reshape(found.shape)
-        with np.errstate(over="ignore", invalid="ignore"):
-            copy(values, found)
+        copy(values, found)
     if jnp.issubdtype(dtype, jnp.inexact):
         if checks.finite and not is_finite(values):
             checks.complain("nonfinite", _not_finite(found))

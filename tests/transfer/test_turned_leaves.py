@@ -4,7 +4,9 @@ The numbers have to be those of NumPy's own transpose, and nothing that the plai
 finds in a file may go unnoticed.
 """
 
+import contextlib
 import itertools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ import pytest
 from jaxinit._errors import CheckpointError, MergeError
 from jaxinit.transfer import _copying as copying
 from jaxinit.transfer import layout, merge, open_checkpoint, torch_layout
-from jaxinit.transfer._regions import RegionLeaf
+from jaxinit.transfer._regions import Region
 
 SHAPE = (300, 512)  # more rows than a block, and not a multiple of it; 150 K elements
 
@@ -41,14 +43,27 @@ def merged(source, shape, dtype=jnp.float32):
 @pytest.fixture
 def reads(monkeypatch):
     """How many elements each read of a file asks for."""
-    sizes, read = [], RegionLeaf.read
+    sizes, read, rows = [], Region.read, Region.rows
 
-    def noted(self, *arguments, **options):
-        values = read(self, *arguments, **options)
+    def noted(self, index):
+        values = read(self, index)
         sizes.append(values.size)
         return values
 
-    monkeypatch.setattr(RegionLeaf, "read", noted)
+    @contextlib.contextmanager
+    def noted_rows(self, most):
+        with rows(self, most) as some:
+
+            def noted(start, stop):
+                assert stop - start <= most
+                values = some(start, stop)
+                sizes.append(values.size)
+                return values
+
+            yield noted
+
+    monkeypatch.setattr(Region, "read", noted)
+    monkeypatch.setattr(Region, "rows", noted_rows)
     return sizes
 
 
@@ -94,6 +109,84 @@ def test_a_convolution_of_torch_is_read_by_its_outputs(tmp_path, reads):
     found, _ = merged(safetensors_of(tmp_path, value), (4, 2, 64, 300))
     np.testing.assert_array_equal(found, value.transpose(2, 3, 1, 0))
     assert max(reads) < value.size
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_threads_share_the_work(tmp_path, monkeypatch, reads, threads):
+    monkeypatch.setattr(copying, "_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(copying, "_MOST", 64)
+    monkeypatch.setattr(copying, "_threads", lambda: threads)
+    source = safetensors_of(tmp_path, kernel())
+    found, _ = merged(source, SHAPE[::-1], jnp.bfloat16)
+    np.testing.assert_array_equal(found, kernel().T.astype(jnp.bfloat16))
+    assert len(reads) == 5
+    assert sum(reads) == kernel().size
+
+
+@pytest.mark.parametrize("number", [0, 1, 4])
+def test_an_error_in_any_thread_is_raised(monkeypatch, number):
+    monkeypatch.setattr(copying, "_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(copying, "_threads", lambda: 3)
+    whole = kernel()
+
+    def slices(start, stop):
+        if start == 64 * number:
+            raise CheckpointError("the file has ended")
+        return whole.T[:, start:stop]
+
+    monkeypatch.setattr(copying, "_MOST", 64)
+    with pytest.raises(CheckpointError, match="the file has ended"):
+        copying.copy_columns(
+            np.empty(SHAPE[::-1], np.float32),
+            lambda most: contextlib.nullcontext(slices),
+            whole.dtype,
+        )
+
+
+def reads_nothing(descriptor, views, start):
+    return 0
+
+
+def reads_a_half(descriptor, views, start):
+    half = views[: len(views) // 2]
+    return PREADV(descriptor, half, start) if half else 0
+
+
+PREADV = getattr(os, "preadv", None)
+
+
+@pytest.mark.parametrize("preadv", [None, reads_nothing, reads_a_half])
+def test_what_is_not_read_at_once_is_read_row_by_row(tmp_path, monkeypatch, preadv):
+    if preadv is None:
+        monkeypatch.delattr(os, "preadv", raising=False)
+    else:
+        monkeypatch.setattr(os, "preadv", preadv, raising=False)
+    source = safetensors_of(tmp_path, kernel())
+    found, _ = merged(source, SHAPE[::-1])
+    np.testing.assert_array_equal(found, kernel().T)
+
+
+def test_rows_are_in_the_byte_order_of_this_machine(tmp_path):
+    path = tmp_path / "big"
+    path.write_bytes(b"head" + kernel(">i4").tobytes())
+    region = Region(file=str(path), offset=4, dtype=np.dtype(">i4"), shape=SHAPE)
+    with region.rows(7) as rows:
+        for start, stop in ((0, 7), (290, 295), (299, 300)):
+            found = rows(start, stop)
+            assert found.dtype == np.int32
+            np.testing.assert_array_equal(found, kernel()[start:stop])
+
+
+def test_a_file_that_has_shrunk_is_told(tmp_path, monkeypatch):
+    source = safetensors_of(tmp_path, kernel())
+    path = tmp_path / "model.safetensors"
+    os.truncate(path, path.stat().st_size - 4)
+    with pytest.raises(CheckpointError, match="it has changed since it was opened"):
+        merged(source, SHAPE[::-1])
+    size = os.stat_result((*[0] * 6, 1 << 40, 0, 0, 0))
+    monkeypatch.setattr(os, "fstat", lambda descriptor: size)
+    with pytest.raises(CheckpointError, match="ended while it was read"):
+        merged(source, SHAPE[::-1])
 
 
 def test_numbers_that_are_not_finite_are_counted(tmp_path):
