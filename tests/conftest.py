@@ -31,6 +31,7 @@ QUICKLY_COMPILED = {
     "presets",
     "signal/test_audit_branches",
     "signal/test_audit_faults",
+    "signal/test_audit_handed",
     "signal/test_audit_sound",
     "signal/test_explicit_mesh",
     "signal/test_predict",

@@ -61,7 +61,10 @@ class Meter:
         ]
         budget = Budget(signal.leaves)
         self.handed_out = handed_out(signal, found, budget)
-        self.small = [budget.takes([np.size(leaf)]) for leaf in signal.params.leaves]
+        self.small = [
+            smooth and budget.takes([np.size(leaf)])
+            for leaf, smooth in zip(signal.params.leaves, self.smooth, strict=True)
+        ]
         self.features = [self._features(place) for place in found]
         self.probes = self._probes()
         self.layout: Any = None

@@ -116,10 +116,10 @@ def test_random_programs(start):
 
 @pytest.mark.parametrize(
     "start",
-    [200, *(pytest.param(s, marks=pytest.mark.long) for s in range(220, 500, 20))],
+    [200, *(pytest.param(s, marks=pytest.mark.long) for s in range(210, 500, 10))],
 )
 def test_single_leaves_of_random_programs(start):
-    for seed in range(start, start + 20):
+    for seed in range(start, start + 10):
         init = program(seed, SHORT)
         wanted = jax.jit(init)(KEY)
         place = seed % len(wanted)

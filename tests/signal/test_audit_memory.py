@@ -1,4 +1,4 @@
-"""An audit fits where a training step does: it keeps sums, and no gradient.
+"""An audit fits where a training step does: of what is large it keeps sums.
 
 What XLA plans for a program beside its inputs, temporaries and results, is compared
 with what it plans for the gradient of the same loss with respect to all parameters.
