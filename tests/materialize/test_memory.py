@@ -23,13 +23,13 @@ def resident(line):
 
 before = resident("VmRSS")
 if sys.argv[1] == "whole":
-    made = jax.jit(init, static_argnums=1)(jax.random.key(1), 96)
+    made = jax.jit(init, static_argnums=1)(jax.random.key(1), 48)
 else:
-    made = make(jax.random.key(1), 96)
+    made = make(jax.random.key(1), 48)
 jax.block_until_ready(made)
 print(resident("VmHWM") - before - sum(leaf.nbytes for leaf in made))
 """
-PARAMETERS = 96 * 4 * 2**20
+PARAMETERS = 48 * 4 * 2**20
 
 
 def extra(how):
