@@ -23,7 +23,7 @@ _LINE = 64  # bytes
 _LARGE = 1 << 16  # elements
 _BLOCK = 1 << 19  # bytes: what a cache holds that is not shared, and malloc keeps
 _FEWEST, _MOST = 64, 256  # columns: with fewer, too little is written side by side
-_LONG = 1024  # bytes of a column, so that reading a block outweighs opening the file
+_LONG = 1024  # bytes of a column: what is shorter is not worth a place of its own
 _WORTH_A_THREAD, _MOST_THREADS = 1 << 21, 4  # bytes
 
 
