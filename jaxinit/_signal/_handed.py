@@ -115,7 +115,10 @@ def count_signal(
     ending = label(part)
     if "signal" + ending in record:
         what = record.pop("signal" + ending), features, examples, ends
-        _add(record, ending, _moments.signal_numbers(*what, sum_of_squares, _gram))
+        # A signal that has exploded is a finding, and no warning of NumPy.
+        with np.errstate(all="ignore"):
+            numbers = _moments.signal_numbers(*what, sum_of_squares, _gram)
+        _add(record, ending, numbers)
 
 
 def sum_of_squares(array: Any) -> np.ndarray:
@@ -124,8 +127,7 @@ def sum_of_squares(array: Any) -> np.ndarray:
 
 
 def _gram(rows: np.ndarray) -> np.ndarray:
-    with np.errstate(all="ignore"):
-        return (rows @ rows.conj().T).real
+    return (rows @ rows.conj().T).real
 
 
 def _add(record: dict[str, Any], ending: str, numbers: Mapping[str, Any]) -> None:

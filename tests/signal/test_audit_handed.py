@@ -1,6 +1,7 @@
 """Small arrays leave the program of an audit; their numbers are those it would make."""
 
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import pytest
 
 import jaxinit
 from jaxinit._signal import _handed
+from jaxinit._signal._activity import Tails
 from jaxinit._signal._audit import Auditor
 from jaxinit._signal._program import trace_signal
 
@@ -162,3 +164,16 @@ def test_gradients_too_small_to_square_are_still_told(monkeypatch):
     ours, theirs = ([row[column] for row in r.rows] for r in (report, again))
     assert 0 < min(ours) < 1e-24
     np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+
+
+@pytest.mark.parametrize("large", [3e38, np.inf, -np.inf, np.nan])
+def test_a_signal_that_has_exploded_is_no_warning_of_numpy(large):
+    value = np.full((4, 4), large, np.float32)
+    value[0, 0] = -large
+    record = {"signal": value, "values": value, "data": value}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _handed.count_product(record, None)
+        _handed.count_signal(record, None, (1,), 4, Tails(low=0.0))
+    assert not np.isfinite(record["square"])
+    assert record["gram"].shape == (4, 4)
